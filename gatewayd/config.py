@@ -1,0 +1,259 @@
+"""gatewayd.toml → typed, validated settings.
+
+The dataclasses below are the schema: a table for each class, a key for each field, the field's comment its meaning.
+What the file may not hold: a PIN, a token or any other secret. An unknown key is an error that names the nearest
+known one; the whole file is checked before anything starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from .core.enrollment import DEVICE_ID
+from .core.model import KeyAlgorithm, San
+from .errors import ConfigInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    device_id: str
+    """The gateway's device id in the hub, and its certificate's CN."""
+    key_algorithm: KeyAlgorithm = KeyAlgorithm.EC_P256
+    sans: tuple[San, ...] = ()
+    """Names under which leaves reach the EST server, such as "dns:gw-1.plant.example" or "ip:192.0.2.7"."""
+    state_directory: Path = Path("/var/lib/gatewayd")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings:
+    module: Path = Path("/usr/lib/softhsm/libsofthsm2.so")
+    uri: str = "pkcs11:token=gatewayd"
+    """RFC 7512; token, serial and module-path count. A PIN in it (pin-value, pin-source) is refused."""
+    pin_credential: str = "token-pin"
+    """Name of the systemd credential that holds the PIN."""
+    timeout: float = 15.0
+    """Seconds that one call into the token may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerSettings:
+    """A person or group that owns the domains at EZCA; applications are refused there."""
+
+    object_id: str
+    friendly_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EzcaSettings:
+    ca_id: str
+    template_id: str
+    url: str = "https://portal.ezca.io"
+    est_url: str = ""
+    """https://est.ezca.io/EST/{guid}/{guid}/{region}/.well-known/est: the way to renew EC keys."""
+    scope: str = "https://management.core.windows.net/.default"
+    owners: tuple[OwnerSettings, ...] = ()
+    lifetime_days: int = 30
+    leaf_lifetime_days: int = 30
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class EntraSettings:
+    tenant_id: str
+    client_id: str
+    """The gateway's own application."""
+    object_id: str
+    """Object id of that application's service principal: it is the requester of the domains at EZCA."""
+    authority: str = "https://login.microsoftonline.com"
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class HubSettings:
+    host: str
+    """<hub>.azure-devices.net"""
+    registry_url: str = ""
+    """Empty: https://<host>"""
+    scope: str = "https://iothubs.azure.net/.default"
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrustSettings:
+    bundle: Path | None = None
+    """PEM anchors for TLS to the CA, Entra and the hub; absent: the system's."""
+    issuer_anchors: Path | None = None
+    """PEM roots that issued certificates must chain to; absent: those that the issuer itself names at bootstrap."""
+
+
+@dataclass(frozen=True, slots=True)
+class EstSettings:
+    address: str = "0.0.0.0"  # noqa: S104 - leaves come from the plant's network
+    port: int = 8443
+    answer_within: float = 10.0
+    """Seconds that a leaf waits for its certificate before it is told 202 and to come back."""
+    max_concurrent: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalSettings:
+    opens: float = 1 / 2
+    closes: float = 2 / 3
+    emergency: float = 1 / 10
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    bus: str = "system"
+    """"system", or a D-Bus address such as unix:path=/run/…"""
+    admin_group: str = ""
+    """Members may change things; root and the daemon's own user always may."""
+    code_lifetime: int = 86400
+    """Seconds that a one-time enrollment code lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    gateway: GatewaySettings
+    ezca: EzcaSettings
+    entra: EntraSettings
+    hub: HubSettings
+    token: TokenSettings = field(default_factory=TokenSettings)
+    trust: TrustSettings = field(default_factory=TrustSettings)
+    est: EstSettings = field(default_factory=EstSettings)
+    renewal: RenewalSettings = field(default_factory=RenewalSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+def load(path: Path) -> Settings:
+    """Read and check the file. Raises ConfigInvalid with one line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ConfigInvalid(f"{path}: {reason}") from None
+    try:
+        return parse(text)
+    except ConfigInvalid as error:
+        raise ConfigInvalid(f"{path}: {error.message}") from None
+
+
+def parse(text: str) -> Settings:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid(f"not valid TOML: {error}") from None
+    settings = typing.cast(Settings, _table(Settings, document, ""))
+    _check(settings)
+    return settings
+
+
+def _table(cls: type[Any], table: Any, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise ConfigInvalid(f"[{where}] must be a table")
+    hints = typing.get_type_hints(cls)
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    for key in table:
+        if key not in fields:
+            what = f"[{where}] {key}" if where else f"[{key}]"
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)
+            raise ConfigInvalid(f"unknown key {what}; the nearest known one is {near[0]!r}")
+    values: dict[str, Any] = {}
+    for name, item in fields.items():
+        inner = f"{where}.{name}" if where else name
+        if name in table:
+            values[name] = _value(hints[name], table[name], inner)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise ConfigInvalid(f"[{where}] {name} is missing" if where else f"table [{name}] is missing")
+    return cls(**values)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and hint is not San:
+        return _table(hint, value, where)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ConfigInvalid(f"{where} must be a list")
+        inner = typing.get_args(hint)[0]
+        return tuple(_value(inner, each, f"{where}[{index}]") for index, each in enumerate(value))
+    if isinstance(hint, types.UnionType):
+        hint = next(each for each in typing.get_args(hint) if each is not types.NoneType)
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, bool, str):
+        if type(value) is not hint:
+            raise ConfigInvalid(f"{where} must be {_NAMES[hint]}, not {value!r}")
+        return value
+    if not isinstance(value, str):
+        raise ConfigInvalid(f"{where} must be text, not {value!r}")
+    if hint is Path:
+        return Path(value)
+    if hint is San:
+        try:
+            return San.parse(value)
+        except ValueError as error:
+            raise ConfigInvalid(f"{where}: {error}") from None
+    if issubclass(hint, Enum):
+        try:
+            return hint(value)
+        except ValueError:
+            known = ", ".join(str(each.value) for each in hint)
+            raise ConfigInvalid(f"{where} must be one of {known}, not {value!r}") from None
+    raise AssertionError(hint)
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _check(settings: Settings) -> None:
+    if not DEVICE_ID.fullmatch(settings.gateway.device_id):
+        raise ConfigInvalid(f"gateway.device_id {settings.gateway.device_id!r} is not a device id that the hub takes")
+    for where, url in (
+        ("ezca.url", settings.ezca.url),
+        ("ezca.est_url", settings.ezca.est_url),
+        ("entra.authority", settings.entra.authority),
+        ("hub.registry_url", settings.hub.registry_url),
+    ):
+        if url and not re.fullmatch(r"https://[^/\s?#]+(/[^\s?#]*)?", url):
+            raise ConfigInvalid(f"{where} must be an https URL, not {url!r}")
+    if re.search(r"pin-(value|source)", settings.token.uri):
+        raise ConfigInvalid("token.uri must not carry a PIN: give it as a systemd credential or with --pin-fd")
+    renewal = settings.renewal
+    if not 0 < renewal.opens < renewal.closes < 1 - renewal.emergency < 1:
+        raise ConfigInvalid("renewal: 0 < opens < closes < 1 - emergency < 1 must hold")
+    for where, number, least in (
+        ("token.timeout", settings.token.timeout, 0.1),
+        ("ezca.timeout", settings.ezca.timeout, 0.1),
+        ("entra.timeout", settings.entra.timeout, 0.1),
+        ("hub.timeout", settings.hub.timeout, 0.1),
+        ("ezca.lifetime_days", settings.ezca.lifetime_days, 1),
+        ("ezca.leaf_lifetime_days", settings.ezca.leaf_lifetime_days, 1),
+        ("est.answer_within", settings.est.answer_within, 0),
+        ("est.max_concurrent", settings.est.max_concurrent, 1),
+        ("control.code_lifetime", settings.control.code_lifetime, 60),
+    ):
+        if number < least:
+            raise ConfigInvalid(f"{where} must be at least {least}, not {number}")
+    if not 0 < settings.est.port < 65536:
+        raise ConfigInvalid(f"est.port must be from 1 to 65535, not {settings.est.port}")
+    if settings.log.level not in ("debug", "info", "warning", "error"):
+        raise ConfigInvalid(f"log.level must be debug, info, warning or error, not {settings.log.level!r}")

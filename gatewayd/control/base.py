@@ -1,0 +1,66 @@
+"""What the D-Bus service needs of the daemon: one port, so that the bus knows nothing of how it is done.
+
+Reads return plain data (str, int, float, bool, None, lists and dicts of these; times as RFC 3339 in UTC with ``Z``),
+which is also, key for key, what ``gatewayctl --json`` prints. Every method may raise a GatewayError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Data = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as the bus knows it: not by its own word."""
+
+    uid: int
+    name: str
+    """The unique bus name."""
+
+
+class Progress(Protocol):
+    def __call__(self, step: str, state: str, detail: str = "") -> None:
+        """``state`` is ``started``, ``done``, ``waiting`` or ``failed``. Thread-safe, never blocks."""
+
+
+Work = Callable[[Progress], Awaitable[Data]]
+"""A long operation: reports its steps, returns its result, raises a GatewayError."""
+
+
+class Operations(Protocol):
+    """What an administrator may do. A method that returns ``Work`` has checked its arguments and written its intent
+    down before it returns: the work goes on, or is done again, whatever becomes of the caller or of the daemon."""
+
+    async def status(self) -> Data:
+        """See docs/json.md: ``gateway``, ``token``, ``issuer``, ``hub``, ``devices``, ``revocations``, ``waiting``."""
+
+    async def device_list(self) -> list[Data]: ...
+
+    async def device_show(self, device_id: str) -> Data:
+        """The device, its credentials, its revocations with every milestone, its recent history."""
+
+    async def device_add(self, caller: Caller, device_id: str, sans: list[str], code_lifetime: int) -> Data:
+        """Record a leaf and make its first code. ``code_lifetime`` in seconds, 0 = default.
+        Returns ``{"device", "code", "expires_at"}``; the code is shown this once and kept only as a hash."""
+
+    async def device_code(self, caller: Caller, device_id: str, code_lifetime: int) -> Data:
+        """A new code for a leaf; earlier unused ones stop working."""
+
+    async def bootstrap(self, caller: Caller, token: str) -> Work:
+        """The gateway's first certificate, with a registrar's Entra token that is kept in memory only."""
+
+    async def bootstrap_with_certificate(self, caller: Caller, pem: str) -> Work:
+        """The gateway's first certificate, with a factory-made one whose key is in the token."""
+
+    async def renew(self, caller: Caller, device_id: str, key_algorithm: str) -> Work:
+        """Renew the gateway's certificate now; ``key_algorithm`` is "" for the configured one."""
+
+    async def revoke(self, caller: Caller, device_id: str, reason: str) -> Work:
+        """Revoke a device's certificates; the work ends when the hub's identity is verified as disabled."""
+
+    async def registrar_certificate(self, caller: Caller) -> str:
+        """PEM of the certificate that the gateway's Entra application authenticates with; made at first call."""

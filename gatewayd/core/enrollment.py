@@ -1,0 +1,135 @@
+"""Who may enroll as what. Values in, a decision out.
+
+The scope is enforced here whatever the CA would allow (an RA that passes a wish on unchecked lets a client escape
+its restriction): a leaf gets exactly its own device id as CN and only the names its record allows. A request that
+asks for more is refused, not trimmed in silence; one that asks for less is fine, for the record decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from .model import Device, DeviceKind, DeviceState, EnrollmentCode, San
+
+DEVICE_ID: Final = re.compile(r"[A-Za-z0-9\-.%_*?!(),:=@$']{1,64}")
+"""The hub's character set (iothub.md), at most the 64 characters that a CN holds (RFC 5280, ub-common-name)."""
+
+_CODE_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: nothing to confuse in the rain
+_CODE_LENGTH: Final = 16
+
+
+class Operation(StrEnum):
+    ENROLL = "simpleenroll"
+    REENROLL = "simplereenroll"
+
+
+@dataclass(frozen=True, slots=True)
+class CsrFacts:
+    """What a CSR asks for, as pki.csr has read and verified it."""
+
+    der: bytes
+    common_name: str | None
+    other_subject: bool
+    """Whether the subject holds anything beside the one CN."""
+    sans: tuple[San, ...]
+    unknown_names: bool
+    """Whether it asks for a kind of name that gatewayd does not deal in."""
+    public_key_sha256: str
+    key_description: str
+    """Such as ``EC secp256r1`` or ``RSA 2048``."""
+    key_accepted: bool
+    is_ca: bool
+    """Whether it asks for basicConstraints CA or keyCertSign."""
+    eku_beyond_client: bool
+    """Whether it asks for extended key usages other than clientAuth."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentRequest:
+    """One EST request, as the wire brought it."""
+
+    operation: Operation
+    csr: CsrFacts
+    basic: tuple[str, str] | None
+    """(device id, one-time code) from HTTP Basic."""
+    peer_certificate: bytes | None
+    """DER of the client certificate whose chain TLS has verified."""
+    remote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    certificate: bytes
+    """DER."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The request is kept durably; asking again with the same CSR gives the same answer."""
+
+    retry_after: int
+    """Seconds."""
+
+
+class Refusal(StrEnum):
+    """Why not; the value is the sentence the peer is told."""
+
+    UNKNOWN_DEVICE = "The device is not known here."
+    REVOKED = "The device has been revoked."
+    WRONG_CN = "The CSR's subject must be exactly CN=<device id>."
+    WRONG_NAMES = "The CSR asks for names that the device's record does not allow."
+    NOT_A_LEAF = "The gateway itself does not enroll here."
+    WEAK_KEY = "The key is not one that is accepted: EC P-256 or P-384, or RSA of 2048 bits and more."
+    CA_RIGHTS = "The CSR asks to be a certification authority."
+    USAGE = "The CSR asks for extended key usages other than clientAuth."
+
+
+def scope_refusal(device: Device | None, csr: CsrFacts) -> Refusal | None:
+    """None when ``csr`` asks for no more than ``device`` may have."""
+    if device is None:
+        return Refusal.UNKNOWN_DEVICE
+    if device.kind is not DeviceKind.LEAF:
+        return Refusal.NOT_A_LEAF
+    if device.state is not DeviceState.ACTIVE:
+        return Refusal.REVOKED
+    if csr.common_name != device.device_id or csr.other_subject:
+        return Refusal.WRONG_CN
+    if csr.unknown_names or not set(csr.sans) <= set(device.sans):
+        return Refusal.WRONG_NAMES
+    if csr.is_ca:
+        return Refusal.CA_RIGHTS
+    if csr.eku_beyond_client:
+        return Refusal.USAGE
+    if not csr.key_accepted:
+        return Refusal.WEAK_KEY
+    return None
+
+
+def new_code() -> str:
+    """A fresh one-time code: 80 random bits as ``XXXX-XXXX-XXXX-XXXX``."""
+    code = "".join(secrets.choice(_CODE_ALPHABET) for _ in range(_CODE_LENGTH))
+    return "-".join(code[i : i + 4] for i in range(0, _CODE_LENGTH, 4))
+
+
+def code_hash(device_id: str, code: str) -> str:
+    """What the store keeps. A plain SHA-256 suffices: the code has 80 random bits and lives for hours.
+
+    Case, spaces and dashes do not matter, and the letters that look like digits count as those digits.
+    """
+    plain = re.sub(r"[\s-]", "", code).upper().translate(str.maketrans("OIL", "011"))
+    return hashlib.sha256(f"{device_id}\0{plain}".encode()).hexdigest()
+
+
+def code_accepted(code: EnrollmentCode | None, csr_sha256: str, now: datetime) -> bool:
+    """Whether the code lets this CSR in: unused and in time, or used by this very CSR before."""
+    if code is None:
+        return False
+    if code.used_by is not None:
+        return code.used_by == csr_sha256
+    return code.created_at <= now < code.expires_at

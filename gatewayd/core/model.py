@@ -1,0 +1,221 @@
+"""The nouns. Values only: frozen, comparable, without behaviour that needs the world.
+
+Times are timezone-aware UTC ``datetime``s. Certificates, CSRs and public keys are DER ``bytes``:
+the core names them and compares them but does not read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class DeviceKind(StrEnum):
+    GATEWAY = "gateway"
+    LEAF = "leaf"
+
+
+class DeviceState(StrEnum):
+    ACTIVE = "active"
+    REVOKED = "revoked"
+    """Refused here: it may neither enroll nor renew."""
+
+
+class KeyAlgorithm(StrEnum):
+    EC_P256 = "ec-p256"
+    EC_P384 = "ec-p384"
+    RSA_2048 = "rsa-2048"
+    RSA_3072 = "rsa-3072"
+
+    @property
+    def is_rsa(self) -> bool:
+        return self in (KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072)
+
+
+class SanKind(StrEnum):
+    """GeneralName choices that gatewayd deals in (RFC 5280, 4.2.1.6)."""
+
+    EMAIL = "email"
+    DNS = "dns"
+    URI = "uri"
+    IP = "ip"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class San:
+    kind: SanKind
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}"
+
+    @classmethod
+    def parse(cls, text: str) -> San:
+        """``dns:gw.example`` → San. Raises ValueError."""
+        kind, colon, value = text.partition(":")
+        if not colon or not value:
+            raise ValueError(f"{text!r} is not of the form kind:value, such as dns:{text or 'name'}")
+        try:
+            return cls(SanKind(kind), value)
+        except ValueError:
+            kinds = ", ".join(SanKind)
+            raise ValueError(f"{kind!r} is not a kind of subject alternative name ({kinds})") from None
+
+
+class RevocationReason(StrEnum):
+    """CRLReason (RFC 5280, 5.3.1), less removeFromCRL and certificateHold, which end nothing."""
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "keyCompromise"
+    CA_COMPROMISE = "cACompromise"
+    AFFILIATION_CHANGED = "affiliationChanged"
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessationOfOperation"
+    PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRef:
+    """A private key in the token, by its CKA_ID."""
+
+    id: bytes
+    algorithm: KeyAlgorithm
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An identity in the hub."""
+
+    device_id: str
+    kind: DeviceKind
+    created_at: datetime
+    sans: tuple[San, ...] = ()
+    """The names that its certificate may carry beside the CN."""
+    state: DeviceState = DeviceState.ACTIVE
+    current: int | None = None
+    """The live credential's generation: the one pointer that a switch flips."""
+    in_hub: bool = False
+    """Whether the identity was seen in the hub's registry."""
+
+
+class CredentialState(StrEnum):
+    """Where a credential stands; core.lifecycle holds the legal moves."""
+
+    WANTED = "wanted"
+    KEYING = "keying"
+    KEYED = "keyed"
+    REQUESTING = "requesting"
+    PENDING = "pending"
+    ISSUED = "issued"
+    ACCEPTING = "accepting"
+    CURRENT = "current"
+    PREVIOUS = "previous"
+    RETIRED = "retired"
+    REJECTED = "rejected"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One key and one certificate of a device; a generation is never overwritten."""
+
+    device_id: str
+    generation: int
+    state: CredentialState
+    created_at: datetime
+    updated_at: datetime
+    key: KeyRef | None = None
+    """The gateway's key in the token; None for a leaf, whose key only the leaf has."""
+    csr: bytes | None = None
+    public_key_sha256: str | None = None
+    """Hex SHA-256 of the SubjectPublicKeyInfo that the certificate is to carry."""
+    certificate: bytes | None = None
+    chain: tuple[bytes, ...] = ()
+    serial: str | None = None
+    """Hex, lower-case, no leading zeros."""
+    thumbprint: str | None = None
+    """Hex SHA-256 of the certificate, lower-case."""
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    renew_at: datetime | None = None
+    attempts: int = 0
+    """Failed attempts at the present step; 0 again after a success."""
+    next_attempt_at: datetime | None = None
+    last_error: str | None = None
+    """``Name: sentence`` of the latest failure of the present step."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentCode:
+    """A one-time code; only its hash exists here."""
+
+    code_hash: str
+    device_id: str
+    created_at: datetime
+    expires_at: datetime
+    used_by: str | None = None
+    """Hex SHA-256 of the CSR that consumed it: the same CSR may ask again, no other may."""
+
+
+class Milestone(StrEnum):
+    """What has to come true for a revocation to be closed, in canonical order."""
+
+    REFUSED_HERE = "refused-here"
+    REVOKED_AT_CA = "revoked-at-ca"
+    REPORTED = "reported"
+    DISABLED = "disabled"
+    VERIFIED = "verified"
+
+
+@dataclass(frozen=True, slots=True)
+class MilestoneProgress:
+    done_at: datetime | None = None
+    attempts: int = 0
+    next_attempt_at: datetime | None = None
+    last_error: str | None = None
+    evidence: str | None = None
+    """What proves it: an etag, the CA's words, a message id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One revoked certificate on its way to *verified*; keyed by (device, serial)."""
+
+    device_id: str
+    serial: str
+    reason: RevocationReason
+    origin: str
+    """Who made it known: ``uid:1000``, ``ca-list``, ``crl``…"""
+    known_at: datetime
+    progress: dict[Milestone, MilestoneProgress] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What happened, to whom, by whom, how it went: the history that status shows."""
+
+    at: datetime
+    device_id: str | None
+    who: str
+    what: str
+    outcome: str
+    detail: str = ""
+    seq: int = 0
+    """Given by the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxMessage:
+    """Something to tell the hub, kept until the hub has taken it."""
+
+    key: str
+    """Deduplicates: the same key is sent once."""
+    kind: str
+    payload: str
+    """JSON."""
+    created_at: datetime
+    attempts: int = 0
+    next_attempt_at: datetime | None = None
+    last_error: str | None = None
+    sent_at: datetime | None = None

@@ -1,0 +1,65 @@
+"""When to renew, and when to try again. Pure: the clock and the dice are handed in."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalPolicy:
+    """Fractions of a certificate's lifetime."""
+
+    opens: float = 1 / 2
+    closes: float = 2 / 3
+    emergency: float = 1 / 10
+    """With less than this left, a renewal is tried at the shortest interval."""
+
+
+RETRY_FIRST = timedelta(minutes=1)
+RETRY_LAST = timedelta(hours=6)
+
+
+def place(device_id: str, not_before: datetime) -> float:
+    """A stable place in [0, 1) for this device and this certificate.
+
+    The certificate's own start goes into the hash, so that a device is not the last of the fleet every time.
+    """
+    digest = hashlib.sha256(f"{device_id}\0{not_before.timestamp():.0f}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def renew_at(device_id: str, not_before: datetime, not_after: datetime, policy: RenewalPolicy) -> datetime:
+    """The moment at which this device's renewal is due: its own place in the window."""
+    lifetime = not_after - not_before
+    fraction = policy.opens + (policy.closes - policy.opens) * place(device_id, not_before)
+    return not_before + lifetime * fraction
+
+
+def is_emergency(now: datetime, not_before: datetime, not_after: datetime, policy: RenewalPolicy) -> bool:
+    return not_after - now < (not_after - not_before) * policy.emergency
+
+
+def retry_at(
+    now: datetime,
+    attempts: int,
+    dice: float,
+    *,
+    not_after: datetime | None = None,
+    retry_after: float | None = None,
+) -> datetime:
+    """When to try again after ``attempts`` failures (1 = the first has just failed).
+
+    Exponential with full jitter (``dice`` in [0, 1)), from RETRY_FIRST to the smaller of RETRY_LAST and a tenth of
+    what remains until ``not_after``; a peer's Retry-After (seconds) is honoured within the same upper bound of
+    RETRY_LAST. Never earlier than a second from now, so that a dying certificate does not turn into a busy loop.
+    """
+    longest = RETRY_LAST
+    if not_after is not None:
+        longest = min(longest, max((not_after - now) / 10, timedelta(seconds=1)))
+    ceiling = min(RETRY_FIRST * float(2 ** min(max(attempts - 1, 0), 20)), longest)
+    wait = max(ceiling * (0.5 + dice / 2) if attempts <= 1 else ceiling * dice, timedelta(seconds=1))
+    if retry_after is not None:
+        wait = max(wait, min(timedelta(seconds=retry_after), RETRY_LAST))
+    return now + wait

@@ -1,0 +1,71 @@
+"""A revocation's way to *verified*, as a table of what must precede what.
+
+known → refused here → revoked at the CA → reported upstream → disabled in the hub → verified.
+
+This is the order in which they are tried, and the order they come in when every peer answers. But a CA that is away
+must not keep a stolen key alive in the hub, nor a hub that is away keep it valid at the CA: so a milestone waits only
+for its true prerequisites, and each that fails is retried by itself, for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+
+from .model import Milestone, MilestoneProgress, Revocation
+
+PREREQUISITES: Final[Mapping[Milestone, frozenset[Milestone]]] = MappingProxyType(
+    {
+        Milestone.REFUSED_HERE: frozenset(),
+        Milestone.REVOKED_AT_CA: frozenset({Milestone.REFUSED_HERE}),
+        Milestone.REPORTED: frozenset({Milestone.REFUSED_HERE}),
+        Milestone.DISABLED: frozenset({Milestone.REFUSED_HERE}),
+        Milestone.VERIFIED: frozenset({Milestone.DISABLED}),
+    }
+)
+
+SELF_PREREQUISITES: Final[Mapping[Milestone, frozenset[Milestone]]] = MappingProxyType(
+    {**PREREQUISITES, Milestone.DISABLED: frozenset({Milestone.REFUSED_HERE, Milestone.REPORTED})}
+)
+"""For the gateway's own certificate: a disabled gateway cannot report any more, so it reports first."""
+
+
+def is_done(revocation: Revocation, milestone: Milestone) -> bool:
+    return revocation.progress.get(milestone, MilestoneProgress()).done_at is not None
+
+
+def is_closed(revocation: Revocation) -> bool:
+    return all(is_done(revocation, milestone) for milestone in Milestone)
+
+
+def due(revocation: Revocation, now: datetime, *, is_self: bool = False) -> tuple[Milestone, ...]:
+    """The milestones to attempt now, in canonical order."""
+    table = SELF_PREREQUISITES if is_self else PREREQUISITES
+    return tuple(
+        milestone
+        for milestone in Milestone
+        if not is_done(revocation, milestone)
+        and all(is_done(revocation, needed) for needed in table[milestone])
+        and ((at := revocation.progress.get(milestone, MilestoneProgress()).next_attempt_at) is None or at <= now)
+    )
+
+
+def next_attempt(revocation: Revocation, now: datetime, *, is_self: bool = False) -> datetime | None:
+    """When something about this revocation is due next; None when it is closed or nothing can be attempted."""
+    table = SELF_PREREQUISITES if is_self else PREREQUISITES
+    moments = [
+        revocation.progress.get(milestone, MilestoneProgress()).next_attempt_at or now
+        for milestone in Milestone
+        if not is_done(revocation, milestone) and all(is_done(revocation, needed) for needed in table[milestone])
+    ]
+    return min(moments, default=None)
+
+
+def done(progress: MilestoneProgress, now: datetime, evidence: str) -> MilestoneProgress:
+    return MilestoneProgress(done_at=now, attempts=progress.attempts + 1, evidence=evidence)
+
+
+def failed(progress: MilestoneProgress, error: str, retry_at: datetime) -> MilestoneProgress:
+    return MilestoneProgress(attempts=progress.attempts + 1, next_attempt_at=retry_at, last_error=error)

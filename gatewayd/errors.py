@@ -1,0 +1,344 @@
+"""The one list of errors.
+
+An error has one name, and it is the same everywhere: the Python class, the D-Bus error
+(``org.gatewayd.Error.<Name>``), the ``error`` field of a log line and of ``--json``, and, through
+``exit_code``, the CLI's exit status. A class says whose fault it is, whether trying again by itself can
+help, and what a person does next; an instance says what happened and to which device.
+
+To add an error: add a class here. Nothing else has to be registered.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+DBUS_PREFIX = "org.gatewayd.Error."
+
+
+class Fault(StrEnum):
+    """Who has to change something."""
+
+    OURS = "ours"
+    PEER = "peer"
+    OPERATOR = "operator"
+
+
+class GatewayError(Exception):
+    """Base of all. ``str(error)`` is one plain sentence without a secret in it."""
+
+    fault: ClassVar[Fault] = Fault.OURS
+    recoverable: ClassVar[bool] = False
+    """Whether the daemon may try the same thing again by itself."""
+    exit_code: ClassVar[int] = 70
+    """The CLI's exit status, after sysexits.h."""
+    remedy: ClassVar[str] = "This is a defect in gatewayd: report it with the log of the minute it happened in."
+
+    def __init__(self, message: str, *, device: str | None = None, retry_after: float | None = None) -> None:
+        """``device`` is the device id concerned; ``retry_after`` (seconds) is what a peer asked us to wait."""
+        super().__init__(message)
+        self.message = message
+        self.device = device
+        self.retry_after = retry_after
+
+    @classmethod
+    def name(cls) -> str:
+        return cls.__name__.removeprefix(DBUS_PREFIX)
+
+    @classmethod
+    def dbus_name(cls) -> str:
+        return DBUS_PREFIX + cls.name()
+
+
+class Internal(GatewayError):
+    """Something that should not happen did."""
+
+
+# --- configuration and callers -------------------------------------------------------------------
+
+
+class ConfigInvalid(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 78
+    remedy = "Correct gatewayd.toml, then start gatewayd again; nothing was started."
+
+
+class InvalidArgument(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 64
+    remedy = "See 'gatewayctl --help'."
+
+
+class NotAuthorized(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 77
+    remedy = "Call as root or as a member of the group that gatewayd.toml names in [control] admin_group."
+
+
+class DaemonUnreachable(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 69
+    remedy = "Is the daemon running? See 'systemctl status gatewayd'."
+
+
+class JobUnknown(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 66
+    remedy = "Finished jobs are kept for ten minutes; 'gatewayctl status' shows what came of it."
+
+
+# --- the token -----------------------------------------------------------------------------------
+
+
+class TokenError(GatewayError):
+    """Base of what the PKCS#11 token answers or fails to."""
+
+    exit_code = 74
+
+
+class TokenModuleBroken(TokenError):
+    fault = Fault.OPERATOR
+    recoverable = True
+    remedy = "Check [token] module in gatewayd.toml and that the module's package is installed."
+
+
+class TokenNotFound(TokenError):
+    fault = Fault.OPERATOR
+    recoverable = True
+    remedy = "Check [token] uri and that the token is plugged in; 'gatewayd token-init' makes a new one."
+
+
+class TokenBusy(TokenError):
+    recoverable = True
+    exit_code = 75
+    remedy = "The token has more work than it can do; try again in a moment."
+
+
+class TokenTimeout(TokenError):
+    recoverable = True
+    exit_code = 75
+    remedy = "The token did not answer in time; if this stays, check the device and its driver."
+
+
+class TokenFault(TokenError):
+    """The token or its module answered with a fault (CKR_GENERAL_ERROR, CKR_DEVICE_ERROR and the like)."""
+
+    recoverable = True
+    remedy = "The module is loaded again by itself; if this stays, check the device and its driver."
+
+
+class TokenFull(TokenError):
+    fault = Fault.OPERATOR
+    exit_code = 73
+    remedy = "Remove objects that are not gatewayd's from the token, or give it a larger one."
+
+
+class PinMissing(TokenError):
+    fault = Fault.OPERATOR
+    exit_code = 77
+    remedy = "Give the PIN as systemd credential 'token-pin', or with --pin-fd."
+
+
+class PinRefused(TokenError):
+    """The token refused the PIN. Tried once and never again by itself: a third try may lock the token."""
+
+    fault = Fault.OPERATOR
+    exit_code = 77
+    remedy = "Correct the PIN credential and restart gatewayd; it will not try this PIN again by itself."
+
+
+class KeyMissing(TokenError):
+    fault = Fault.OPERATOR
+    remedy = "The key is gone from the token: enroll again ('gatewayctl bootstrap' for the gateway)."
+
+
+class KeyNotProtected(TokenError):
+    """Read back after generation, the key was not sensitive, or was extractable, or not made in the token."""
+
+    fault = Fault.OPERATOR
+    remedy = "This token does not protect private keys; use another one."
+
+
+class AlgorithmUnsupported(TokenError):
+    fault = Fault.OPERATOR
+    exit_code = 78
+    remedy = "Choose a key algorithm from the list that the token offers."
+
+
+class TlsBridgeUnsupported(TokenError):
+    """The memory layout of this Python's ssl module, or its OpenSSL, is not one that was proved to work."""
+
+    fault = Fault.OPERATOR
+    exit_code = 78
+    remedy = "Use a CPython and OpenSSL that docs/security.md lists."
+
+
+# --- devices and enrollment ----------------------------------------------------------------------
+
+
+class DeviceUnknown(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 66
+    remedy = "'gatewayctl device list' shows the devices; 'gatewayctl device add' makes one."
+
+
+class DeviceExists(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 73
+    remedy = "Use another device id, or 'gatewayctl device code' for a new code for this one."
+
+
+class DeviceRevoked(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 77
+    remedy = "A revoked device does not enroll again under the old record."
+
+
+class CodeRefused(GatewayError):
+    """No such code, or it has expired, or it was used for another request. Which one is not said to the peer."""
+
+    fault = Fault.PEER
+    exit_code = 77
+    remedy = "Make a new code with 'gatewayctl device code'."
+
+
+class EnrollmentDenied(GatewayError):
+    """The peer is known but may not have what it asks for."""
+
+    fault = Fault.PEER
+    exit_code = 77
+    remedy = "Ask for exactly the device id as CN, and only for the names that the device's record allows."
+
+
+class CsrInvalid(GatewayError):
+    fault = Fault.PEER
+    exit_code = 65
+    remedy = "Send one PKCS#10 request in base64, signed by its own key."
+
+
+class TooManyRequests(GatewayError):
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 75
+    remedy = "Wait as long as Retry-After says."
+
+
+class NotBootstrapped(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 75
+    remedy = "Run 'gatewayctl bootstrap' first."
+
+
+# --- the certification authority -----------------------------------------------------------------
+
+
+class IssuerUnreachable(GatewayError):
+    """No clear answer: whether a certificate was minted is unknown, so look before asking again."""
+
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 75
+    remedy = "It is tried again by itself; check the network and the CA's address if it stays."
+
+
+class IssuerRejected(GatewayError):
+    """The CA understood and said no."""
+
+    fault = Fault.OPERATOR
+    exit_code = 76
+    remedy = "Read what the CA says; correct the device's names or the CA's policy, then 'gatewayctl renew'."
+
+
+class IssuerUnconfigured(GatewayError):
+    """The CA does not know us, or the configured CA or template does not exist there."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 78
+    remedy = "Check [ezca] ca_id and template_id, and that the registrar may use them."
+
+
+class CertificateUnacceptable(GatewayError):
+    """The CA issued something else than what was asked for. It is kept on record and not used."""
+
+    fault = Fault.PEER
+    exit_code = 76
+    remedy = "Check the CA's template; the certificate is recorded and the previous one goes on serving."
+
+
+class RegistrarRefused(GatewayError):
+    """Entra does not accept the gateway's client assertion."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 77
+    remedy = "Upload the output of 'gatewayctl registrar certificate' to the gateway's Entra application."
+
+
+# --- the hub -------------------------------------------------------------------------------------
+
+
+class HubUnreachable(GatewayError):
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 75
+    remedy = "It is tried again by itself; check the network and [hub] host if it stays."
+
+
+class HubThrottled(GatewayError):
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 75
+    remedy = "The hub is over its quota (429); it is tried again by itself."
+
+
+class HubRefused(GatewayError):
+    """The hub refused the device's connection: MQTT CONNACK 5, or 401/403 over REST."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 77
+    remedy = "Check that the device exists and is enabled in the hub and that the CA is registered there."
+
+
+class HubRejected(GatewayError):
+    """The hub understood the request and said no."""
+
+    fault = Fault.OPERATOR
+    exit_code = 76
+    remedy = "Read what the hub says."
+
+
+class HubConflict(GatewayError):
+    """Somebody else changed the identity in between (412), again and again."""
+
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 75
+    remedy = "It is tried again by itself."
+
+
+# --- state ---------------------------------------------------------------------------------------
+
+
+class StoreBroken(GatewayError):
+    exit_code = 74
+    fault = Fault.OPERATOR
+    remedy = "Check the disk and the permissions of the state directory."
+
+
+class StoreTooNew(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 78
+    remedy = "This database was written by a newer gatewayd: install that version again."
+
+
+def all_errors() -> dict[str, type[GatewayError]]:
+    """Every concrete error by its name."""
+    found: dict[str, type[GatewayError]] = {}
+    pending: list[type[GatewayError]] = [GatewayError]
+    while pending:
+        cls = pending.pop()
+        pending.extend(cls.__subclasses__())
+        found[cls.name()] = cls
+    return found

@@ -1,0 +1,137 @@
+"""The port to what is written down.
+
+All access goes through short functions of one transaction: ``await store.write(lambda tx: tx.devices.add(d))``. A
+function runs in the store's own thread, sees a consistent state, and either happens whole or not at all; when
+``write`` has returned, what it wrote has survived a power cut (WAL, synchronous=FULL). It must be quick, must not
+await, and must have no effect outside ``tx``.
+
+Records go in and come out as the frozen values of ``core.model``; ``put`` replaces a whole record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from ..core.model import (
+    Credential,
+    CredentialState,
+    Device,
+    EnrollmentCode,
+    JournalEntry,
+    OutboxMessage,
+    Revocation,
+)
+
+T = TypeVar("T")
+
+
+class Devices(Protocol):
+    def get(self, device_id: str) -> Device | None: ...
+    def all(self) -> list[Device]: ...
+    def add(self, device: Device) -> None:
+        """Raises DeviceExists."""
+
+    def put(self, device: Device) -> None: ...
+
+
+class Credentials(Protocol):
+    def get(self, device_id: str, generation: int) -> Credential | None: ...
+    def all(self, device_id: str) -> list[Credential]:
+        """Oldest generation first."""
+
+    def current(self, device_id: str) -> Credential | None:
+        """The one that Device.current points at."""
+
+    def next_generation(self, device_id: str) -> int:
+        """1 for a new device; never a number used before."""
+
+    def by_thumbprint(self, sha256: str) -> Credential | None: ...
+    def by_public_key(self, device_id: str, public_key_sha256: str) -> Credential | None:
+        """The newest for this key."""
+
+    def in_states(self, states: Iterable[CredentialState]) -> list[Credential]: ...
+    def unfinished(self, now: datetime) -> list[Credential]:
+        """In a state of lifecycle.UNFINISHED, and next_attempt_at absent or not after now; oldest first."""
+
+    def due(self, now: datetime, limit: int = 100) -> list[Credential]:
+        """CURRENT, with renew_at not after now. Costs the same with 100 and with 100,000 records (partial index)."""
+
+    def next_moment(self) -> datetime | None:
+        """The earliest renew_at (of CURRENT) or next_attempt_at (of unfinished)."""
+
+    def add(self, credential: Credential) -> None: ...
+    def put(self, credential: Credential) -> None: ...
+
+
+class Codes(Protocol):
+    def get(self, code_hash: str) -> EnrollmentCode | None: ...
+    def add(self, code: EnrollmentCode) -> None: ...
+    def put(self, code: EnrollmentCode) -> None: ...
+    def withdraw_unused(self, device_id: str) -> None: ...
+    def purge(self, expired_before: datetime) -> int: ...
+
+
+class Revocations(Protocol):
+    def get(self, device_id: str, serial: str) -> Revocation | None: ...
+    def all(self, device_id: str | None = None) -> list[Revocation]: ...
+    def open(self) -> list[Revocation]:
+        """Those that are not VERIFIED yet or lack another milestone."""
+
+    def add(self, revocation: Revocation) -> bool:
+        """False, and nothing changed, when this (device, serial) is known already."""
+
+    def put(self, revocation: Revocation) -> None: ...
+
+
+class Outbox(Protocol):
+    def add(self, message: OutboxMessage) -> bool:
+        """False when a message with this key exists, sent or not."""
+
+    def get(self, key: str) -> OutboxMessage | None: ...
+    def unsent(self, now: datetime, limit: int = 50) -> list[OutboxMessage]:
+        """Due ones, oldest first."""
+
+    def put(self, message: OutboxMessage) -> None: ...
+
+
+class Journal(Protocol):
+    def append(self, entry: JournalEntry) -> None: ...
+    def recent(self, device_id: str | None = None, limit: int = 100) -> list[JournalEntry]:
+        """Newest first."""
+
+
+class Settings(Protocol):
+    """Small facts of the daemon's own, such as the registrar key's id."""
+
+    def get(self, name: str) -> str | None: ...
+    def set(self, name: str, value: str) -> None: ...
+
+
+class Tx(Protocol):
+    @property
+    def devices(self) -> Devices: ...
+    @property
+    def credentials(self) -> Credentials: ...
+    @property
+    def codes(self) -> Codes: ...
+    @property
+    def revocations(self) -> Revocations: ...
+    @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def settings(self) -> Settings: ...
+
+
+class Store(Protocol):
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run in a transaction; concurrent writers are committed as a group. An exception of ``work`` undoes its own
+        changes only and is raised here. Raises StoreBroken when the disk fails."""
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        """Run on a reader's connection, beside writers."""
+
+    async def close(self) -> None: ...
