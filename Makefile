@@ -1,0 +1,31 @@
+# make demo   the main job, end to end, against stand-ins of the two clouds
+# make test   every check and test
+# Both set up what they need first (Debian packages with sudo when not root, then .venv).
+
+PYTHON := .venv/bin/python
+
+.PHONY: help setup demo test lint bench-base clean
+
+help:
+	@sed -n '1,4s/^# //p' Makefile
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(PYTHON) -m gatewayd.lab demo $(DEMO_ARGS)
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+test: lint
+	@$(PYTHON) -m pytest -q $(TEST_ARGS)
+
+bench-base: setup
+	@$(PYTHON) -m benchmarks.base
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
