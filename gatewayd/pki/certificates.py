@@ -1,0 +1,215 @@
+"""Certificates (RFC 5280): what they say, and whether what a CA has issued is what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ..core.model import San
+from ..errors import CertificateUnacceptable
+from .csr import PrivateKey, public_key_sha256, signature_hash, subject
+from .names import canonical, san
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far a CA's clock may be ahead of ours."""
+
+_MAX_DEPTH = 4
+"""Intermediates between a device's certificate and the root; EZCA has one."""
+
+
+def serial_hex(certificate: x509.Certificate) -> str:
+    """Lower-case, no leading zeros."""
+    return format(certificate.serial_number, "x")
+
+
+def thumbprint(certificate: x509.Certificate) -> str:
+    """Hex SHA-256 of the DER, lower-case."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def thumbprint_sha1(certificate: x509.Certificate) -> str:
+    """Hex SHA-1 of the DER, lower-case: a name that EZCA and the hub use, not a protection."""
+    return certificate.fingerprint(hashes.SHA1()).hex()  # noqa: S303 - the protocol's name for a certificate
+
+
+def common_name(certificate: x509.Certificate) -> str | None:
+    """The subject's CN; None unless there is exactly one."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return names[0].value if len(names) == 1 and isinstance(names[0].value, str) else None
+
+
+def sans_of(certificate: x509.Certificate) -> tuple[San, ...]:
+    """The names of the kinds that gatewayd deals in, in the certificate's order."""
+    return tuple(known for each in _general_names(certificate) if (known := san(each)) is not None)
+
+
+def public_key_sha256_of(certificate: x509.Certificate) -> str:
+    """Hex SHA-256 of the SubjectPublicKeyInfo."""
+    return public_key_sha256(certificate.public_key())
+
+
+def self_signed(private_key: PrivateKey, common_name: str, lifetime: timedelta, now: datetime) -> x509.Certificate:
+    """A certificate that only carries a public key to where it is pinned, such as an Entra application. Signs, so it
+    blocks, and raises whatever the token raises."""
+    name = subject(common_name)
+    public_key = private_key.public_key()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .sign(private_key, signature_hash(private_key))
+    )
+
+
+def check_issued(
+    certificate: x509.Certificate,
+    chain: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+    *,
+    device_id: str,
+    sans: Collection[San],
+    public_key_sha256: str,
+    server_auth: bool,
+    now: datetime,
+    later_than: datetime | None,
+) -> None:
+    """Pass if ``certificate`` is what was asked for, or raise CertificateUnacceptable with the reason.
+
+    What a CA sends is as untrusted as any other input. ``chain`` holds the intermediates, ``anchors`` the roots that
+    are trusted; ``later_than`` is the notAfter of the certificate that this one replaces, None for a first one.
+    """
+    try:
+        fault = (
+            _other_identity(certificate, device_id, sans, public_key_sha256)
+            or _other_purpose(certificate, server_auth)
+            or _other_times(certificate, now, later_than)
+            or _broken_chain(certificate, chain, anchors, now)
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        fault = "it cannot be read"
+    if fault:
+        raise CertificateUnacceptable(f"The certificate issued for {device_id} is not used: {fault}.", device=device_id)
+
+
+def _general_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
+    try:
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        return []
+
+
+def _other_identity(certificate: x509.Certificate, device_id: str, sans: Collection[San], key: str) -> str | None:
+    if public_key_sha256_of(certificate) != key:
+        return "it carries another public key than the request"
+    if common_name(certificate) != device_id:
+        return f"its common name is {common_name(certificate)!r}"
+    if certificate.serial_number <= 0:
+        return "its serial number is not positive"
+    names = _general_names(certificate)
+    carried = {canonical(each) for each in sans_of(certificate)}
+    asked = {canonical(each) for each in sans}
+    if beyond := carried - asked:
+        return f"it carries names that were not asked for ({_listed(beyond)})"
+    if missing := asked - carried:
+        return f"it lacks names that were asked for ({_listed(missing)})"
+    if any(san(each) is None for each in names):
+        return "it carries a kind of name that was not asked for"
+    return None
+
+
+def _listed(names: Collection[San]) -> str:
+    return ", ".join(sorted(str(each) for each in names))
+
+
+def _other_purpose(certificate: x509.Certificate, server_auth: bool) -> str | None:
+    found = {type(each.value): each.value for each in certificate.extensions}
+    constraints = found.get(x509.BasicConstraints)
+    if isinstance(constraints, x509.BasicConstraints) and constraints.ca:
+        return "it is a CA's certificate"
+    usage = found.get(x509.KeyUsage)
+    if isinstance(usage, x509.KeyUsage) and usage.key_cert_sign:
+        return "its key may sign certificates"
+    if isinstance(usage, x509.KeyUsage) and not usage.digital_signature:
+        return "its key may not make signatures, which TLS needs"
+    purposes = found.get(x509.ExtendedKeyUsage)
+    carried = set(purposes) if isinstance(purposes, x509.ExtendedKeyUsage) else set()
+    if ExtendedKeyUsageOID.CLIENT_AUTH not in carried:
+        return "it is not for client authentication"
+    if server_auth and ExtendedKeyUsageOID.SERVER_AUTH not in carried:
+        return "it is not for server authentication"
+    return None
+
+
+def _other_times(certificate: x509.Certificate, now: datetime, later_than: datetime | None) -> str | None:
+    if certificate.not_valid_before_utc > now + CLOCK_SKEW:
+        return f"it is not valid before {certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
+    if certificate.not_valid_after_utc <= now:
+        return f"it expired at {certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+    if later_than is not None and certificate.not_valid_after_utc <= later_than:
+        return f"it does not outlast the one it is to replace ({later_than:%Y-%m-%dT%H:%M:%SZ})"
+    return None
+
+
+def _broken_chain(
+    certificate: x509.Certificate, chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certificate], now: datetime
+) -> str | None:
+    if not anchors:
+        return "no anchor is known to check its chain against"
+    # A certificate fresh from a CA whose clock is ahead is judged at its own beginning.
+    at = max(
+        [now, certificate.not_valid_before_utc, *(each.not_valid_before_utc for each in chain if _fresh(each, now))]
+    )
+    verifier = (
+        verification.PolicyBuilder()
+        .store(verification.Store(list(anchors)))
+        .time(at)
+        .max_chain_depth(_MAX_DEPTH)
+        .extension_policies(ca_policy=_ca_policy(), ee_policy=verification.ExtensionPolicy.permit_all())
+        .build_client_verifier()
+    )
+    try:
+        verifier.verify(certificate, list(chain))
+    except verification.VerificationError as error:
+        return f"its chain does not lead to a trusted root ({_first_line(error)})"
+    return None
+
+
+def _fresh(certificate: x509.Certificate, now: datetime) -> bool:
+    return now < certificate.not_valid_before_utc <= now + CLOCK_SKEW
+
+
+def _ca_policy() -> verification.ExtensionPolicy:
+    """RFC 5280, 6.1.4 (k) and (n). The web PKI's own policy would also demand key identifiers and forbid what private
+    CAs carry; path lengths, name constraints, signatures and times are the verifier's own business."""
+    agnostic = verification.Criticality.AGNOSTIC
+    return (
+        verification.ExtensionPolicy.permit_all()
+        .require_present(x509.BasicConstraints, agnostic, _is_ca)
+        .may_be_present(x509.KeyUsage, agnostic, _may_sign)
+    )
+
+
+def _is_ca(_policy: verification.Policy, _certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
+    if not constraints.ca:
+        raise ValueError("an issuer is not a CA")
+
+
+def _may_sign(_policy: verification.Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+    if usage is not None and not usage.key_cert_sign:
+        raise ValueError("an issuer's key may not sign certificates")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no reason given"])[0][:200]
