@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -15,6 +14,7 @@ from ..core.model import San
 from ..errors import CertificateUnacceptable
 from .csr import PrivateKey, public_key_sha256, signature_hash, subject
 from .names import canonical, san
+from .parsing import PARSE_ERRORS
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far a CA's clock may be ahead of ours."""
@@ -97,7 +97,7 @@ def check_issued(
             or _other_times(certificate, now, later_than)
             or _broken_chain(certificate, chain, anchors, now)
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except PARSE_ERRORS:
         fault = "it cannot be read"
     if fault:
         raise CertificateUnacceptable(f"The certificate issued for {device_id} is not used: {fault}.", device=device_id)

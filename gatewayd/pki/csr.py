@@ -16,6 +16,7 @@ from ..core.enrollment import CsrFacts
 from ..core.model import San
 from ..errors import CsrInvalid
 from .names import general_name, san
+from .parsing import PARSE_ERRORS
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -32,7 +33,7 @@ def read(der: bytes) -> CsrFacts:
         return _facts(request, public_key) if genuine else _refuse("its signature is not by its own key")
     except UnsupportedAlgorithm:
         return _refuse("its key or signature algorithm is not known here")
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except PARSE_ERRORS:
         return _refuse("it is not a well-formed PKCS#10 request in DER")
 
 

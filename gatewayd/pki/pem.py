@@ -9,13 +9,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..errors import CertificateUnacceptable, ConfigInvalid
+from .parsing import PARSE_ERRORS
 
 
 def certificates(text: str | bytes) -> tuple[x509.Certificate, ...]:
     """All certificates in ``text``, at least one. Raises CertificateUnacceptable."""
     try:
         return tuple(x509.load_pem_x509_certificates(text.encode() if isinstance(text, str) else text))
-    except (ValueError, TypeError):
+    except PARSE_ERRORS:
         raise CertificateUnacceptable("A certificate in PEM was expected, and something else came.") from None
 
 

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Iterable
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from ..errors import CertificateUnacceptable
+from .parsing import PARSE_ERRORS
 
 _SEQUENCE, _SET, _CONTEXT_0 = 0x30, 0x31, 0xA0
 _ID_DATA = bytes.fromhex("06092a864886f70d010701")
@@ -42,7 +42,7 @@ def read_certs_only(der: bytes) -> tuple[x509.Certificate, ...]:
             # An order other than DER's, such as leaf first, makes cryptography say that it falls back to BER.
             warnings.simplefilter("ignore", UserWarning)
             found = tuple(pkcs7.load_der_pkcs7_certificates(der))
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except PARSE_ERRORS:
         raise CertificateUnacceptable(
             "A CMS message with certificates was expected, and something else came."
         ) from None
