@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -25,8 +25,9 @@ class HubIdentity:
     """sas, selfSigned or certificateAuthority."""
     primary_thumbprint: str | None
     secondary_thumbprint: str | None
-    raw: Mapping[str, Any]
-    """The whole document: an update is a full replace and must send all of it back."""
+    raw: Mapping[str, Any] = field(repr=False)
+    """The whole document: an update is a full replace and must send all of it back. Of a sas identity it holds the
+    symmetric keys, so it is not shown."""
 
 
 class Registry(Protocol):

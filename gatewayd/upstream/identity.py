@@ -1,0 +1,66 @@
+"""Device identities as the hub's registry speaks them (iothub.md, Identity). Documents in, documents out.
+
+A PUT replaces the whole identity, and one without ``authentication`` makes the hub mint symmetric keys. So an update
+is always the document that was read, with nothing but the intended change in it; fields that nobody here has heard
+of go back as they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .base import HubIdentity
+
+STATUS_REASON_LIMIT: Final = 128
+"""Characters that the hub takes as statusReason (iothub.md, Identity)."""
+
+_AUTHENTICATION_TYPES: Final = frozenset({"sas", "selfSigned", "certificateAuthority"})
+
+
+def parse(document: object, device_id: str) -> HubIdentity:
+    """The identity of ``device_id``. Raises ValueError when the document is not that."""
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    if document.get("deviceId") != device_id:  # ids are case-sensitive
+        raise ValueError("it names another device")
+    status = document.get("status")
+    if status not in ("enabled", "disabled"):
+        raise ValueError("its status is neither enabled nor disabled")
+    authentication = document.get("authentication")
+    if not isinstance(authentication, dict) or authentication.get("type") not in _AUTHENTICATION_TYPES:
+        raise ValueError("its authentication type is none of " + ", ".join(sorted(_AUTHENTICATION_TYPES)))
+    thumbprints = authentication.get("x509Thumbprint") or {}
+    if not isinstance(thumbprints, dict):
+        raise ValueError("its x509Thumbprint is not an object")
+    etag = _text(document, "etag")
+    if not etag:
+        raise ValueError("it has no etag")
+    return HubIdentity(
+        device_id=device_id,
+        etag=etag,
+        generation_id=_text(document, "generationId") or "",
+        enabled=status == "enabled",
+        status_reason=_text(document, "statusReason") or "",
+        authentication_type=authentication["type"],
+        primary_thumbprint=_text(thumbprints, "primaryThumbprint"),
+        secondary_thumbprint=_text(thumbprints, "secondaryThumbprint"),
+        raw=document,
+    )
+
+
+def _text(document: Mapping[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"its {key} is not text")
+    return value
+
+
+def new(device_id: str) -> dict[str, Any]:
+    """What to PUT to create a device that authenticates with certificates of a registered CA."""
+    return {"deviceId": device_id, "status": "enabled", "authentication": {"type": "certificateAuthority"}}
+
+
+def disabled(identity: HubIdentity, reason: str) -> dict[str, Any]:
+    """What to PUT to disable it: everything as it was, save for the status and its reason."""
+    return {**identity.raw, "status": "disabled", "statusReason": reason[:STATUS_REASON_LIMIT]}

@@ -1,0 +1,86 @@
+"""What the gateway tells the hub about itself: plain JSON values, built from the core's nouns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ..core.model import Credential, Device, DeviceKind, DeviceState, Revocation
+from ..core.revocation import is_closed
+
+REVOCATION: Final = "revocation"
+"""The application property ``type`` of a revocation report, by which the hub routes it."""
+
+ERROR_LIMIT: Final = 256
+"""Characters of the last error in the reported state. With it the state has a fixed shape and stays below
+``STATE_LIMIT``, whatever the gateway looks after."""
+STATE_LIMIT: Final = 2048
+"""Bytes of the reported state as JSON. Our own bound, far below what a twin holds."""
+
+
+def revocation_key(revocation: Revocation) -> str:
+    """The message id of a report, and its key in the outbox: device ids and hex need no escaping in a message id,
+    and together stay within its 128 characters."""
+    return f"{REVOCATION}:{revocation.device_id}:{revocation.serial}"
+
+
+def revocation_report(revocation: Revocation, credential: Credential | None) -> dict[str, Any]:
+    """The body of the D2C message. ``credential`` is the revoked one, where it is on record.
+
+    It does not say who reports: a receiver may trust only what the hub stamps on the message (iothub.md, The cloud's
+    side of a report). Delivery is at least once: receivers key their action on the serial or the thumbprint.
+    """
+    return {
+        "deviceId": revocation.device_id,
+        "serial": revocation.serial,
+        "thumbprint": credential.thumbprint if credential else None,
+        "notAfter": _time(credential.not_after) if credential else None,
+        "reason": revocation.reason.value,
+        "origin": revocation.origin,
+        "knownAt": _time(revocation.known_at),
+    }
+
+
+def reported_state(
+    version: str, credential: Credential | None, devices: Iterable[Device], revocations: Iterable[Revocation]
+) -> dict[str, Any]:
+    """A patch for the twin's reported properties: the daemon's version, the gateway's live ``credential``, and how
+    many leaves and open revocations there are.
+
+    Every key is always there, null where there is nothing to say: the hub merges a patch into what it has, and null
+    deletes. Counts instead of lists keep it small and free of names that a twin's keys could not hold.
+    """
+    leaves = [device for device in devices if device.kind is DeviceKind.LEAF]
+    open_ones = [revocation for revocation in revocations if not is_closed(revocation)]
+    return {
+        "gatewayd": {
+            "version": version,
+            "certificate": None if credential is None else _certificate(credential),
+            "leaves": {state.value: sum(leaf.state is state for leaf in leaves) for state in DeviceState},
+            "revocations": {
+                "open": len(open_ones),
+                "openSince": _time(min((each.known_at for each in open_ones), default=None)),
+            },
+        }
+    }
+
+
+def _certificate(credential: Credential) -> dict[str, Any]:
+    error = credential.last_error
+    return {
+        "generation": credential.generation,
+        "serial": credential.serial,
+        "thumbprint": credential.thumbprint,
+        "notBefore": _time(credential.not_before),
+        "notAfter": _time(credential.not_after),
+        "renewAt": _time(credential.renew_at),
+        "lastError": error[:ERROR_LIMIT] if error else None,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC, to the second."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
