@@ -1,0 +1,122 @@
+"""Connections: accepted, bounded, and let go in order.
+
+asyncio's own server would do but for three things: it binds one SSLContext for good, it does not count handshakes
+that never end, and it knows no upper limit. So accepting is done here, with the loop's public parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from typing import Final
+
+from ..errors import ConfigInvalid
+from .http import HttpServer
+from .limits import network
+from .tls import ServerTls
+
+MAX_CONNECTIONS: Final = 512
+"""Beyond it, connections wait in the kernel's queue."""
+MAX_PER_ADDRESS: Final = 256
+"""Beyond it, connections from one address are dropped, so that one host alone cannot take all of them."""
+HANDSHAKE_SECONDS: Final = 10.0
+_SHUTDOWN_SECONDS: Final = 2.0
+"""For the peer to close TLS as TLS wants it; strongSwan never does."""
+_PAUSE_SECONDS: Final = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Listener:
+    """Hands each connection, its TLS handshake done with the context of that moment, to an HttpServer."""
+
+    def __init__(self, http: HttpServer, tls: ServerTls, address: str, port: int) -> None:
+        """Binds and listens. Raises ConfigInvalid when it cannot."""
+        self._http = http
+        self._tls = tls
+        self._free = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._by_network: Counter[str] = Counter()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._established: set[asyncio.Task[None]] = set()
+        self._socket = _listen(address, port)
+        self._accepting = asyncio.create_task(self._accept(), name="est-accept")
+
+    @property
+    def port(self) -> int:
+        return int(self._socket.getsockname()[1])
+
+    async def close(self) -> None:
+        """Accept nothing more and drop the handshakes under way; established connections go on."""
+        tasks = {self._accepting, *self._handshakes}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._socket.close()
+
+    async def drained(self) -> None:
+        """Return when the last established connection is gone."""
+        await asyncio.gather(*self._established, return_exceptions=True)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._free.acquire()
+            try:
+                connection, peer = await loop.sock_accept(self._socket)
+            except OSError as error:
+                # Out of file descriptors, or a peer that was gone before it was accepted.
+                self._free.release()
+                log.warning("A connection could not be accepted: %s", error.strerror)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            except asyncio.CancelledError:
+                self._free.release()
+                raise
+            remote = network(peer[0])
+            if self._by_network[remote] >= MAX_PER_ADDRESS:
+                connection.close()
+                self._free.release()
+                continue
+            self._by_network[remote] += 1
+            task = loop.create_task(self._serve(connection, remote))
+            self._handshakes.add(task)
+
+    async def _serve(self, connection: socket.socket, remote: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
+                self._http,
+                connection,
+                ssl=self._tls.context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+            )
+            self._established.add(task)
+            self._handshakes.discard(task)
+            await self._http.gone(protocol)
+        except ssl.SSLError as error:
+            log.info("TLS with %s failed: %s", remote, error.reason or "the connection was closed")
+        except OSError:
+            log.debug("%s was gone before TLS was up", remote)
+        finally:
+            self._handshakes.discard(task)
+            self._established.discard(task)
+            self._by_network[remote] -= 1
+            if not self._by_network[remote]:
+                del self._by_network[remote]
+            self._free.release()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    dual = address == "::"
+    try:
+        listener = socket.create_server((address, port), family=family, backlog=1024, dualstack_ipv6=dual)
+    except OSError as error:
+        raise ConfigInvalid(f"est: cannot listen on {address} port {port}: {error.strerror or error}") from None
+    listener.setblocking(False)
+    return listener

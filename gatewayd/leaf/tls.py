@@ -1,0 +1,52 @@
+"""The EST server's side of TLS."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+
+
+class ServerTls:
+    """The context that the next connection is accepted with; replaced whole, while connections go on.
+
+    Each connection takes the context that is current when it is accepted, certificate, anchors and all, and keeps it
+    to its end. (Swapping the context inside ``sni_callback`` would be the textbook way, but OpenSSL takes over only
+    the certificate and the trust store then: verify flags, protocol versions and the session cache stay those of the
+    old context, and a session that the old anchors vouched for could be resumed.)
+    """
+
+    def __init__(self, make_context: Callable[[], ssl.SSLContext]) -> None:
+        """``make_context`` returns a fresh, complete context each time: ``server_context`` with the server's
+        certificate and key bound to it. It is called here for the first time and may raise."""
+        self._make_context = make_context
+        self._context = make_context()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        return self._context
+
+    def reload(self) -> None:
+        """Take up a new certificate, key or set of anchors. When ``make_context`` raises, the present one stays."""
+        self._context = self._make_context()
+
+
+def server_context(client_anchors: Sequence[bytes]) -> ssl.SSLContext:
+    """A server's context without certificate and key, which the caller binds.
+
+    A client certificate is asked for and optional: a leaf that enrolls for the first time has none. One that is shown
+    must chain to ``client_anchors`` (DER) and be for clientAuth, or the handshake fails.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996; strongSwan and libest speak nothing newer
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(cadata=b"".join(client_anchors))
+    # Each certificate given is an anchor by itself, so that trust can end at the issuing CA and need not take in all
+    # that its root may ever vouch for; one signature less to verify on each handshake, too.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    # No resumption. A leaf comes twice in a certificate's life and its clients keep no sessions, so there is next to
+    # nothing to save even with a slow token; and a resumed session would carry a verdict on the client's certificate
+    # from before, and a tls-unique that links to less.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    return context
