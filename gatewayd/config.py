@@ -102,6 +102,8 @@ class EstSettings:
     answer_within: float = 10.0
     """Seconds that a leaf waits for its certificate before it is told 202 and to come back."""
     max_concurrent: int = 64
+    labels: tuple[str, ...] = ()
+    """CA labels (RFC 7030, 3.2.2) under which leaves may ask, too: /.well-known/est/<label>/…"""
 
 
 @dataclass(frozen=True, slots=True)
