@@ -327,6 +327,12 @@ class StoreBroken(GatewayError):
     remedy = "Check the disk and the permissions of the state directory."
 
 
+class StoreInUse(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 75
+    remedy = "Another gatewayd works on this state directory: stop it, or give this one a directory of its own."
+
+
 class StoreTooNew(GatewayError):
     fault = Fault.OPERATOR
     exit_code = 78
