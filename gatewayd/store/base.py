@@ -5,7 +5,10 @@ function runs in the store's own thread, sees a consistent state, and either hap
 ``write`` has returned, what it wrote has survived a power cut (WAL, synchronous=FULL). It must be quick, must not
 await, and must have no effect outside ``tx``.
 
-Records go in and come out as the frozen values of ``core.model``; ``put`` replaces a whole record.
+Records go in and come out as the frozen values of ``core.model``; ``put`` replaces a whole record. What the schema
+refuses raises Internal, being a defect in the caller: a ``put`` of what was never added, a credential of an unknown
+device, a second CURRENT one, another certificate or key for a generation that has one, anything that would undo a
+revocation or a milestone.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class Devices(Protocol):
 
 
 class Credentials(Protocol):
+    """At most one credential of a device is CURRENT at any moment: a switch supersedes the old one first."""
+
     def get(self, device_id: str, generation: int) -> Credential | None: ...
     def all(self, device_id: str) -> list[Credential]:
         """Oldest generation first."""
@@ -61,7 +66,9 @@ class Credentials(Protocol):
     def next_moment(self) -> datetime | None:
         """The earliest renew_at (of CURRENT) or next_attempt_at (of unfinished)."""
 
-    def add(self, credential: Credential) -> None: ...
+    def add(self, credential: Credential) -> None:
+        """Raises Internal when this generation exists: it is never overwritten."""
+
     def put(self, credential: Credential) -> None: ...
 
 
@@ -129,7 +136,8 @@ class Tx(Protocol):
 class Store(Protocol):
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run in a transaction; concurrent writers are committed as a group. An exception of ``work`` undoes its own
-        changes only and is raised here. Raises StoreBroken when the disk fails."""
+        changes only and is raised here. Raises StoreBroken when the disk fails; nothing of the group is written then,
+        and a later write may succeed. When the caller is cancelled, the work is left out or carried out, whole."""
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Run on a reader's connection, beside writers."""

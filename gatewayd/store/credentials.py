@@ -1,0 +1,197 @@
+# ruff: noqa: S608 - the statements are put together from constants of this module alone
+"""Credentials, and the chains that they share."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
+
+from ..core.model import Credential, CredentialState, KeyAlgorithm, KeyRef
+from ..errors import Internal
+from .rows import Column, Table, moment, stamp
+
+_TABLE = Table(
+    "credentials",
+    key=("device_id", "generation"),
+    others=(
+        "state",
+        "created_at",
+        "updated_at",
+        "key_id",
+        "key_algorithm",
+        "csr",
+        "public_key_sha256",
+        "certificate",
+        "chain",
+        "serial",
+        "thumbprint",
+        "not_before",
+        "not_after",
+        "renew_at",
+        "attempts",
+        "next_attempt_at",
+        "last_error",
+    ),
+)
+
+_CHAIN = "LEFT JOIN chains ON chains.sha256 = credentials.chain"
+_SELECT = f"SELECT credentials.*, chains.certificates FROM credentials {_CHAIN}"
+
+# Word for word as in the schema, or SQLite could not use its partial indexes. INDEXED BY turns that into an error: the
+# planner, left alone, would take the index on state and walk all current credentials.
+IS_UNFINISHED = "state IN ('wanted', 'keying', 'keyed', 'requesting', 'pending', 'issued', 'accepting')"
+_IS_DUE = "state = 'current' AND renew_at IS NOT NULL"
+
+DUE = f"""
+    SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_due {_CHAIN}
+    WHERE {_IS_DUE} AND renew_at <= ? ORDER BY renew_at LIMIT ?
+"""
+UNFINISHED = f"""
+    SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_unfinished {_CHAIN}
+    WHERE {IS_UNFINISHED} AND ifnull(next_attempt_at, 0) <= ?
+    ORDER BY created_at, credentials.rowid
+"""
+NEXT_RENEWAL = f"""
+    SELECT renew_at FROM credentials INDEXED BY credentials_due WHERE {_IS_DUE} ORDER BY renew_at LIMIT 1
+"""
+NEXT_ATTEMPT = f"""
+    SELECT next_attempt_at FROM credentials INDEXED BY credentials_unfinished
+    WHERE {IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > 0 ORDER BY ifnull(next_attempt_at, 0) LIMIT 1
+"""
+
+
+class CredentialRows:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def get(self, device_id: str, generation: int) -> Credential | None:
+        return self._one(f"{_SELECT} WHERE device_id = ? AND generation = ?", device_id, generation)
+
+    def all(self, device_id: str) -> list[Credential]:
+        return self._many(f"{_SELECT} WHERE device_id = ? ORDER BY generation", device_id)
+
+    def current(self, device_id: str) -> Credential | None:
+        return self._one(
+            f"{_SELECT} JOIN devices USING (device_id) WHERE device_id = ? AND generation = devices.current", device_id
+        )
+
+    def next_generation(self, device_id: str) -> int:
+        query = "SELECT ifnull(max(generation), 0) + 1 FROM credentials WHERE device_id = ?"
+        generation: int = self._connection.execute(query, (device_id,)).fetchone()[0]
+        return generation
+
+    def by_thumbprint(self, sha256: str) -> Credential | None:
+        return self._one(f"{_SELECT} WHERE thumbprint = ? ORDER BY credentials.rowid DESC LIMIT 1", sha256)
+
+    def by_public_key(self, device_id: str, public_key_sha256: str) -> Credential | None:
+        return self._one(
+            f"{_SELECT} WHERE device_id = ? AND public_key_sha256 = ? ORDER BY generation DESC LIMIT 1",
+            device_id,
+            public_key_sha256,
+        )
+
+    def in_states(self, states: Iterable[CredentialState]) -> list[Credential]:
+        """Oldest first."""
+        return self._many(
+            f"{_SELECT} WHERE state IN (SELECT value FROM json_each(?)) ORDER BY created_at, credentials.rowid",
+            json.dumps(sorted(states)),
+        )
+
+    def unfinished(self, now: datetime) -> list[Credential]:
+        return self._many(UNFINISHED, stamp(now))
+
+    def due(self, now: datetime, limit: int = 100) -> list[Credential]:
+        """Longest due first."""
+        return self._many(DUE, stamp(now), limit)
+
+    def next_moment(self) -> datetime | None:
+        rows = (self._connection.execute(query).fetchone() for query in (NEXT_RENEWAL, NEXT_ATTEMPT))
+        return moment(min((row[0] for row in rows if row is not None), default=None))
+
+    def add(self, credential: Credential) -> None:
+        if not _TABLE.add(self._connection, self._columns(credential)):
+            raise Internal(
+                f"Generation {credential.generation} of {credential.device_id} exists: it is never overwritten.",
+                device=credential.device_id,
+            )
+
+    def put(self, credential: Credential) -> None:
+        _TABLE.put(self._connection, self._columns(credential))
+
+    def _one(self, query: str, *values: Column) -> Credential | None:
+        row = self._connection.execute(query, values).fetchone()
+        return None if row is None else _credential(row)
+
+    def _many(self, query: str, *values: Column) -> list[Credential]:
+        return [_credential(row) for row in self._connection.execute(query, values)]
+
+    def _columns(self, credential: Credential) -> dict[str, Column]:
+        key = credential.key
+        return {
+            "device_id": credential.device_id,
+            "generation": credential.generation,
+            "state": credential.state,
+            "created_at": stamp(credential.created_at),
+            "updated_at": stamp(credential.updated_at),
+            "key_id": None if key is None else key.id,
+            "key_algorithm": None if key is None else key.algorithm,
+            "csr": credential.csr,
+            "public_key_sha256": credential.public_key_sha256,
+            "certificate": credential.certificate,
+            "chain": self._keep_chain(credential.chain),
+            "serial": credential.serial,
+            "thumbprint": credential.thumbprint,
+            "not_before": stamp(credential.not_before),
+            "not_after": stamp(credential.not_after),
+            "renew_at": stamp(credential.renew_at),
+            "attempts": credential.attempts,
+            "next_attempt_at": stamp(credential.next_attempt_at),
+            "last_error": credential.last_error,
+        }
+
+    def _keep_chain(self, chain: tuple[bytes, ...]) -> str | None:
+        if not chain:
+            return None
+        sha256, text = _encoded(chain)
+        self._connection.execute("INSERT INTO chains VALUES (?, ?) ON CONFLICT DO NOTHING", (sha256, text))
+        return sha256
+
+
+def _credential(row: sqlite3.Row) -> Credential:
+    key = None if row["key_id"] is None else KeyRef(row["key_id"], KeyAlgorithm(row["key_algorithm"]))
+    return Credential(
+        device_id=row["device_id"],
+        generation=row["generation"],
+        state=CredentialState(row["state"]),
+        created_at=moment(row["created_at"]),
+        updated_at=moment(row["updated_at"]),
+        key=key,
+        csr=row["csr"],
+        public_key_sha256=row["public_key_sha256"],
+        certificate=row["certificate"],
+        chain=() if row["certificates"] is None else _decoded(row["certificates"]),
+        serial=row["serial"],
+        thumbprint=row["thumbprint"],
+        not_before=moment(row["not_before"]),
+        not_after=moment(row["not_after"]),
+        renew_at=moment(row["renew_at"]),
+        attempts=row["attempts"],
+        next_attempt_at=moment(row["next_attempt_at"]),
+        last_error=row["last_error"],
+    )
+
+
+@lru_cache(maxsize=16)
+def _encoded(chain: tuple[bytes, ...]) -> tuple[str, str]:
+    text = json.dumps([base64.b64encode(der).decode("ascii") for der in chain])
+    return hashlib.sha256(text.encode("ascii")).hexdigest(), text
+
+
+@lru_cache(maxsize=16)
+def _decoded(text: str) -> tuple[bytes, ...]:
+    return tuple(base64.b64decode(each) for each in json.loads(text))

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import sqlite3
+
+from .rows import Table
+
+_TABLE = Table("settings", key=("name",), others=("value",))
+
+
+class SettingRows:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def get(self, name: str) -> str | None:
+        row = self._connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row["value"])
+
+    def set(self, name: str, value: str) -> None:
+        _TABLE.upsert(self._connection, {"name": name, "value": value})
