@@ -28,7 +28,8 @@ class Progress(Protocol):
 
 
 Work = Callable[[Progress], Awaitable[Data]]
-"""A long operation: reports its steps, returns its result, raises a GatewayError."""
+"""A long operation: reports its steps, returns its result (docs/json.md), raises a GatewayError. A window on work that
+is written down: it may be cancelled at any time, and then only the watching ends."""
 
 
 class Operations(Protocol):

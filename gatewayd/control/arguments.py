@@ -1,0 +1,111 @@
+"""What callers hand in, checked before anything is done with it. Pure; every refusal is an InvalidArgument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.enrollment import DEVICE_ID
+from ..core.model import KeyAlgorithm, RevocationReason, San
+from ..errors import InvalidArgument
+
+MAX_TOKEN = 16 * 1024
+MAX_PEM = 64 * 1024
+MAX_SANS = 50
+MAX_SAN = 1024
+CODE_LIFETIME = range(60, 90 * 86400 + 1)
+"""Seconds: from a minute to 90 days."""
+
+
+def device_id(value: str) -> str:
+    if not DEVICE_ID.fullmatch(value):
+        raise InvalidArgument(
+            f"{shown(value)} is not a device id: 1 to 64 of A-Z a-z 0-9 and - . % _ * ? ! ( ) , : = @ $ '"
+        )
+    return value
+
+
+def reason(value: str) -> str:
+    names = [each.value for each in RevocationReason]
+    if value not in names:
+        raise InvalidArgument(f"{shown(value)} is not a reason to revoke: {', '.join(names)}")
+    return value
+
+
+def token(value: str) -> str:
+    """An access token in one line; never part of an error."""
+    value = value.strip()
+    if not value:
+        raise InvalidArgument("the token is empty")
+    if len(value) > MAX_TOKEN:
+        raise InvalidArgument(f"the token is longer than {MAX_TOKEN} characters")
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise InvalidArgument("the token holds something else than one line of printable ASCII")
+    return value
+
+
+def certificate(value: str) -> str:
+    """PEM of certificates, and no key."""
+    if len(value) > MAX_PEM:
+        raise InvalidArgument(f"the certificate is longer than {MAX_PEM} characters")
+    if "PRIVATE KEY" in value:
+        raise InvalidArgument("this is a private key: give the certificate only; the key has to be in the token")
+    if "-----BEGIN CERTIFICATE-----" not in value:
+        raise InvalidArgument("this is not a certificate in PEM")
+    return value
+
+
+class Options:
+    """A dictionary ``a{sv}`` of named options: take each, then ``end`` to refuse those that nobody asked for."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._left = dict(given)
+        self._known: list[str] = []
+
+    def sans(self) -> list[str]:
+        value = self._take("sans", [])
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise InvalidArgument("option 'sans' must be a list of text")
+        if len(value) > MAX_SANS:
+            raise InvalidArgument(f"option 'sans' has more than {MAX_SANS} names")
+        for each in value:
+            if len(each) > MAX_SAN:
+                raise InvalidArgument(f"option 'sans' has a name of more than {MAX_SAN} characters")
+            try:
+                San.parse(each)
+            except ValueError as error:
+                raise InvalidArgument(f"option 'sans': {error}") from None
+        return value
+
+    def code_lifetime(self) -> int:
+        """Seconds; 0 when it is not given."""
+        value = self._take("code_lifetime", 0)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InvalidArgument("option 'code_lifetime' must be a whole number of seconds")
+        if value != 0 and value not in CODE_LIFETIME:
+            raise InvalidArgument(
+                f"option 'code_lifetime' must be from {CODE_LIFETIME[0]} to {CODE_LIFETIME[-1]} seconds"
+            )
+        return value
+
+    def key_algorithm(self) -> str:
+        """ "" when it is not given."""
+        value = self._take("key_algorithm", "")
+        names = [each.value for each in KeyAlgorithm]
+        if not isinstance(value, str) or (value and value not in names):
+            raise InvalidArgument(f"option 'key_algorithm' must be one of {', '.join(names)}")
+        return value
+
+    def end(self) -> None:
+        if self._left:
+            known = f"the options are {', '.join(self._known)}" if self._known else "there are none"
+            raise InvalidArgument(f"{shown(min(self._left))} is not an option here: {known}")
+
+    def _take(self, name: str, default: Any) -> Any:
+        self._known.append(name)
+        return self._left.pop(name, default)
+
+
+def shown(value: str) -> str:
+    """Quoted, safe to print, and not longer than a line."""
+    return ascii(value if len(value) <= 80 else value[:77] + "...")

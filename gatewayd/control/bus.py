@@ -1,0 +1,143 @@
+"""The way onto the bus: GLib's loop in a thread of its own, a connection, a name.
+
+GLib calls in its thread; whatever is called hands over to asyncio at once (wrapper.py). The loop runs GLib's default
+context, so that objects may be registered from any thread and are always called in that one. Callbacks that live for
+one call (``GLib.idle_add``, asynchronous GIO) are avoided: PyGObject before 3.44.2 never frees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pydbus  # noqa: F401 - gives Gio.DBusConnection its .pydbus
+from gi.repository import Gio, GLib
+from pydbus.bus import Bus
+
+_log = logging.getLogger(__name__)
+
+NAME = "org.gatewayd.Gateway1"
+TIMEOUT = 10.0
+"""Seconds that the bus itself may take to answer."""
+
+_DO_NOT_QUEUE = 4  # D-Bus specification, RequestName; without ALLOW_REPLACEMENT and REPLACE_EXISTING
+_PRIMARY_OWNER = 1
+T = TypeVar("T")
+
+
+class BusError(Exception):
+    """The bus cannot be had, or not as org.gatewayd.Gateway1; one sentence."""
+
+
+class GLibThread:
+    """GLib's main loop, beside asyncio's."""
+
+    def __init__(self) -> None:
+        self._loop = GLib.MainLoop()
+        self._thread = threading.Thread(target=self._loop.run, name="glib", daemon=True)
+
+    def start(self) -> None:
+        """Returns when the loop is running, so that ``stop`` cannot come before it."""
+        running = threading.Event()
+
+        def tell() -> bool:
+            running.set()
+            return bool(GLib.SOURCE_REMOVE)
+
+        GLib.idle_add(tell)
+        self._thread.start()
+        running.wait(TIMEOUT)
+
+    def stop(self) -> None:
+        self._loop.quit()
+        self._thread.join(TIMEOUT)
+
+
+class BusConnection:
+    """A connection of our own (not the process-wide one, which would end the process with the bus)."""
+
+    def __init__(self, con: Gio.DBusConnection, pool: ThreadPoolExecutor, on_lost: Callable[[], None]) -> None:
+        self.bus: Bus = con.pydbus
+        self._con = con
+        self._pool = pool
+        loop = asyncio.get_running_loop()
+
+        def closed(*_: Any) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(on_lost)
+
+        self._handler = con.connect("closed", closed)
+
+    @classmethod
+    async def open(cls, address: str, pool: ThreadPoolExecutor, on_lost: Callable[[], None]) -> BusConnection:
+        """Connect to ``address``, or to the system bus when it is "system". ``on_lost`` is called in the event loop
+        when the connection ends other than by ``close``. Raises BusError."""
+
+        def connect(limit: Gio.Cancellable) -> Gio.DBusConnection:
+            where = Gio.dbus_address_get_for_bus_sync(Gio.BusType.SYSTEM, limit) if address == "system" else address
+            flags = Gio.DBusConnectionFlags.AUTHENTICATION_CLIENT | Gio.DBusConnectionFlags.MESSAGE_BUS_CONNECTION
+            return Gio.DBusConnection.new_for_address_sync(where, flags, None, limit)
+
+        try:
+            con = await _run(pool, connect)
+        except GLib.Error as error:
+            raise BusError(f"the bus at {address!r} cannot be reached: {error.message}") from None
+        return cls(con, pool, on_lost)
+
+    async def own(self, name: str = NAME) -> None:
+        """Raises BusError when it is taken, or not to be had by this user."""
+        arguments = GLib.Variant("(su)", (name, _DO_NOT_QUEUE))
+        try:
+            (answer,) = await self._ask("RequestName", arguments, "(u)")
+        except GLib.Error as error:
+            raise BusError(f"the bus does not give this user the name {name}: {error.message}") from None
+        if answer != _PRIMARY_OWNER:
+            raise BusError(f"another process owns {name} on the bus")
+
+    async def unix_user(self, sender: str) -> int:
+        """The uid of a unique name; asked each time, since unique names are never used again. Raises BusError."""
+        try:
+            (uid,) = await self._ask("GetConnectionUnixUser", GLib.Variant("(s)", (sender,)), "(u)")
+        except GLib.Error:
+            raise BusError(f"the bus does not know the user of {sender}") from None
+        return int(uid)
+
+    async def close(self) -> None:
+        """Give back the name by leaving the bus; what was sent before is on its way."""
+        self._con.disconnect(self._handler)
+
+        def close(limit: Gio.Cancellable) -> None:
+            try:
+                self._con.flush_sync(limit)
+                self._con.close_sync(limit)
+            except GLib.Error as error:
+                _log.debug("leaving the bus: %s", error.message)
+
+        await _run(self._pool, close)
+
+    async def _ask(self, method: str, arguments: GLib.Variant, answer: str) -> Any:
+        """Call the bus itself; blocks one of the pool's threads and no other."""
+        bus = "org.freedesktop.DBus"
+        path = "/org/freedesktop/DBus"
+        kind = GLib.VariantType(answer)
+        flags = Gio.DBusCallFlags.NONE
+
+        def call(limit: Gio.Cancellable) -> Any:
+            return self._con.call_sync(bus, path, bus, method, arguments, kind, flags, -1, limit).unpack()
+
+        return await _run(self._pool, call)
+
+
+async def _run(pool: ThreadPoolExecutor, work: Callable[[Gio.Cancellable], T]) -> T:
+    """``work`` in one of the pool's threads, cancelled after TIMEOUT (it then raises a GLib.Error)."""
+    loop = asyncio.get_running_loop()
+    cancellable = Gio.Cancellable()
+    limit = loop.call_later(TIMEOUT, cancellable.cancel)
+    try:
+        return await loop.run_in_executor(pool, work, cancellable)
+    finally:
+        limit.cancel()

@@ -1,0 +1,101 @@
+"""The object /org/gatewayd/Gateway1: the methods of org.gatewayd.Gateway1, from the bus to the Operations port."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gi.repository import GLib
+from pydbus.generic import signal
+
+from .. import __version__
+from . import arguments
+from .arguments import Options
+from .base import Caller, Data, Operations, Work
+from .jobs import Jobs
+from .objects import job_path
+from .variants import from_mapping, from_mappings, text
+from .wrapper import open_to_all
+
+INTERFACE = "org.gatewayd.Gateway1"
+Given = dict[str, Any]
+
+
+class GatewayObject:
+    """Its methods are the handlers that wrapper.py calls, each in the event loop."""
+
+    InterfacesAdded = signal()
+    InterfacesRemoved = signal()
+
+    def __init__(self, operations: Operations, device_id: str, jobs: Jobs, changed: Callable[[], None]) -> None:
+        """``changed`` is called when a device may have come or changed."""
+        self.Version = __version__
+        self.DeviceId = device_id
+        self.managed: Callable[[], GLib.Variant] = lambda: GLib.Variant("a{oa{sa{sv}}}", {})
+        """What GetManagedObjects answers."""
+        self._operations = operations
+        self._jobs = jobs
+        self._changed = changed
+
+    @open_to_all
+    def GetManagedObjects(self) -> GLib.Variant:
+        return self.managed()
+
+    @open_to_all
+    async def GetStatus(self) -> GLib.Variant:
+        return from_mapping(await self._operations.status())
+
+    @open_to_all
+    async def ListDevices(self) -> GLib.Variant:
+        return from_mappings(await self._operations.device_list())
+
+    @open_to_all
+    async def GetDevice(self, device_id: str) -> GLib.Variant:
+        return from_mapping(await self._operations.device_show(arguments.device_id(device_id)))
+
+    async def AddDevice(self, device_id: str, given: Given, *, caller: Caller) -> GLib.Variant:
+        options = Options(given)
+        sans, code_lifetime = options.sans(), options.code_lifetime()
+        options.end()
+        device_id = arguments.device_id(device_id)
+        return self._added(await self._operations.device_add(caller, device_id, sans, code_lifetime))
+
+    async def NewCode(self, device_id: str, given: Given, *, caller: Caller) -> GLib.Variant:
+        options = Options(given)
+        code_lifetime = options.code_lifetime()
+        options.end()
+        device_id = arguments.device_id(device_id)
+        return self._added(await self._operations.device_code(caller, device_id, code_lifetime))
+
+    async def Bootstrap(self, token: str, *, caller: Caller) -> str:
+        return await self._job("bootstrap", self.DeviceId, self._operations.bootstrap(caller, arguments.token(token)))
+
+    async def BootstrapWithCertificate(self, pem: str, *, caller: Caller) -> str:
+        pem = arguments.certificate(pem)
+        return await self._job("bootstrap", self.DeviceId, self._operations.bootstrap_with_certificate(caller, pem))
+
+    async def Renew(self, device_id: str, given: Given, *, caller: Caller) -> str:
+        """ "" is the gateway itself."""
+        options = Options(given)
+        key_algorithm = options.key_algorithm()
+        options.end()
+        device_id = arguments.device_id(device_id or self.DeviceId)
+        return await self._job("renew", device_id, self._operations.renew(caller, device_id, key_algorithm))
+
+    async def Revoke(self, device_id: str, reason: str, given: Given, *, caller: Caller) -> str:
+        Options(given).end()
+        device_id, reason = arguments.device_id(device_id), arguments.reason(reason)
+        return await self._job("revoke", device_id, self._operations.revoke(caller, device_id, reason))
+
+    async def GetRegistrarCertificate(self, *, caller: Caller) -> str:
+        return text(await self._operations.registrar_certificate(caller))
+
+    def _added(self, data: Data) -> GLib.Variant:
+        self._changed()
+        return from_mapping(data)
+
+    async def _job(self, kind: str, device_id: str, ordered: Awaitable[Work]) -> str:
+        """The intent is written down when ``ordered`` is done; only then is there a job."""
+        job = self._jobs.start(kind, device_id, await ordered)
+        self._changed()
+        return job_path(job.number)

@@ -1,0 +1,226 @@
+"""pydbus' ObjectWrapper, made fit for a daemon on asyncio.
+
+What it changes:
+
+- Every handler runs in the event loop's thread, never in GLib's; a coroutine answers when it is done, and nobody else
+  waits for it. How many calls may be under way is bounded.
+- Our errors go out as ``org.gatewayd.Error.<Name>`` with their sentence; anything unexpected is logged here and goes
+  out as ``Internal`` without a word of what it was.
+- A handler is closed to all but administrators, and given who calls as ``caller``, unless it is marked
+  ``open_to_all``: what is forgotten is denied.
+- Two leaks of the layers below are mended: the invocation that nobody unreferences (about 2 KB a call), and the entry
+  that pydbus keeps for each signal of an object that is gone (about 1.2 KB an object).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from importlib import resources
+from typing import Any, TypeVar
+
+from gi.repository import Gio, GLib
+from pydbus.bus import Bus
+from pydbus.generic import signal
+from pydbus.registration import ObjectRegistration, ObjectWrapper
+
+from ..errors import GatewayError, Internal, TooManyRequests
+from .base import Caller
+from .variants import text
+
+_log = logging.getLogger(__name__)
+
+PROPERTIES = "org.freedesktop.DBus.Properties"
+MAX_CALLS = 256
+"""Calls under way at a time, over all objects of a connection."""
+MAX_READS = 128
+"""With as many under way no read is taken on any more: readers alone cannot shut administrators out."""
+
+
+def leaves_invocation_referenced(version: tuple[int, int, int]) -> bool:
+    """Whether this GLib hands the invocation to a binding with one reference more than the binding gives back.
+
+    It does until 2.84, where register_object became g_dbus_connection_register_object_with_closures2. In 2.82.3 alone
+    the old function was changed as well (and changed back), and to give back one more than is held is a crash.
+    """
+    return version < (2, 83, 0) and version != (2, 82, 3)
+
+
+_UNREF = leaves_invocation_referenced((GLib.MAJOR_VERSION, GLib.MINOR_VERSION, GLib.MICRO_VERSION))
+
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+def open_to_all(handler: H) -> H:
+    """Mark a handler that only reads: whoever the bus lets through may call it."""
+    handler.__dict__["open_to_all"] = True
+    return handler
+
+
+def interfaces(*names: str) -> list[Gio.DBusInterfaceInfo]:
+    """The interfaces that control/interfaces/<name>.xml describes."""
+    folder = resources.files(__package__) / "interfaces"
+    nodes = [Gio.DBusNodeInfo.new_for_xml((folder / f"{name}.xml").read_text("utf-8")) for name in names]
+    return [interface for node in nodes for interface in node.interfaces]
+
+
+class Dispatcher:
+    """Where calls from GLib's thread enter the event loop; shared by all objects of a connection."""
+
+    def __init__(self, authorize: Callable[[str], Awaitable[Caller]]) -> None:
+        """``authorize`` tells who an administrator with this unique name is, or raises NotAuthorized."""
+        self.authorize = authorize
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def enter(
+        self, call: Callable[[], Coroutine[Any, Any, None]], refuse: Callable[[GatewayError], None], limit: int
+    ) -> None:
+        """From any thread: run ``call`` in the event loop, or ``refuse`` it when ``limit`` calls are under way."""
+
+        def begin() -> None:
+            if len(self._tasks) >= limit:
+                refuse(TooManyRequests(f"gatewayd is answering {limit} calls already"))
+                return
+            task = self._loop.create_task(call())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        try:
+            self._loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # the loop is closed: the process is about to end, and the bus answers in our place
+            _log.debug("a call came after the end")
+
+    async def stop(self, grace: float = 2.0) -> None:
+        """Give the calls under way ``grace`` seconds to end, then cancel them."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+
+class _QuietSignal(signal):  # type: ignore[misc]
+    """A signal whose listener, the connection, may be gone: that is noticed, and dealt with, elsewhere."""
+
+    def emit(self, emitter: object, *values: Any) -> None:
+        try:
+            super().emit(emitter, *values)
+        except GLib.Error as error:
+            _log.debug("a signal was not sent: %s", error.message)
+
+
+class AsyncObjectWrapper(ObjectWrapper):  # type: ignore[misc]
+    __slots__ = ("_dispatcher", "_handlers")
+
+    SignalEmitted = _QuietSignal()
+
+    def __init__(self, target: object, described: Sequence[Gio.DBusInterfaceInfo], dispatcher: Dispatcher) -> None:
+        super().__init__(target, described)
+        self._dispatcher = dispatcher
+        self._handlers = {
+            f"{interface.name}.{method.name}": getattr(target, method.name)
+            for interface in described
+            for method in interface.methods
+        }
+        self._handlers |= {f"{PROPERTIES}.Get": self.Get, f"{PROPERTIES}.GetAll": self.GetAll}
+        self.outargs |= {f"{PROPERTIES}.Get": ["v"], f"{PROPERTIES}.GetAll": ["a{sv}"]}
+
+    def call_method(
+        self,
+        connection: Gio.DBusConnection,
+        sender: str,
+        path: str,
+        interface: str,
+        method: str,
+        parameters: GLib.Variant,
+        invocation: Gio.DBusMethodInvocation,
+    ) -> None:
+        """In GLib's thread."""
+        handler = self._handlers[f"{interface}.{method}"]
+        is_read = getattr(handler, "open_to_all", False)
+
+        async def call() -> None:
+            try:
+                result = await self._answer(handler, parameters.unpack(), None if is_read else sender)
+                answer = _pack(result, self.outargs[f"{interface}.{method}"])
+            except GatewayError as error:
+                refuse(error)
+            except Exception:
+                _log.exception("%s met an unexpected error", method)
+                refuse(Internal(f"{method} met an unexpected error; gatewayd's log has the details"))
+            else:
+                _finish(invocation, answer)
+
+        def refuse(error: GatewayError) -> None:
+            _finish(invocation, error)
+
+        self._dispatcher.enter(call, refuse, MAX_READS if is_read else MAX_CALLS)
+
+    @open_to_all
+    def Get(self, interface: str, name: str) -> GLib.Variant:
+        return super().Get(interface, name)
+
+    @open_to_all
+    def GetAll(self, interface: str) -> dict[str, GLib.Variant]:
+        properties: dict[str, GLib.Variant] = super().GetAll(interface)
+        return properties
+
+    async def _answer(self, handler: Callable[..., Any], arguments: tuple[Any, ...], sender: str | None) -> Any:
+        """``sender`` is None for a read."""
+        known = {} if sender is None else {"caller": await self._dispatcher.authorize(sender)}
+        result = handler(*arguments, **known)
+        return await result if inspect.isawaitable(result) else result
+
+
+def _pack(result: Any, types: list[str]) -> GLib.Variant | None:
+    """An answer as GDBus wants it. None of our methods returns more than one value."""
+    if not types:
+        return None
+    (kind,) = types
+    if isinstance(result, GLib.Variant) and kind != "v":
+        return GLib.Variant.new_tuple(result)
+    return GLib.Variant(f"({kind})", (result,))
+
+
+def _finish(invocation: Gio.DBusMethodInvocation, answer: GLib.Variant | GatewayError | None) -> None:
+    """Answer, once. Any thread may: GDBus sends from a thread of its own."""
+    if isinstance(answer, GatewayError):
+        invocation.return_dbus_error(answer.dbus_name(), text(answer.message))
+    else:
+        invocation.return_value(answer)
+    if _UNREF:
+        invocation._unref()
+
+
+class Published:
+    """An object on a connection, until it is withdrawn."""
+
+    def __init__(
+        self, bus: Bus, path: str, target: object, described: Sequence[Gio.DBusInterfaceInfo], dispatcher: Dispatcher
+    ) -> None:
+        self.path = path
+        self.interfaces = [interface.name for interface in described]
+        self._target = target
+        self._wrapper = AsyncObjectWrapper(target, described, dispatcher)
+        self._registration = ObjectRegistration(bus, path, described, self._wrapper, own_wrapper=True)
+
+    def properties(self) -> dict[str, dict[str, GLib.Variant]]:
+        """Of each interface, as ObjectManager wants them."""
+        return {name: self._wrapper.GetAll(name) for name in self.interfaces}
+
+    def withdraw(self) -> None:
+        self._registration.unregister()
+        _forget(self._wrapper)
+        _forget(self._target)
+
+
+def _forget(emitter: object) -> None:
+    """Drop what pydbus' signals keep of an object that nobody listens to any more."""
+    for cls in type(emitter).__mro__:
+        for member in vars(cls).values():
+            if isinstance(member, signal) and not member.map.get(emitter):
+                member.map.pop(emitter, None)
