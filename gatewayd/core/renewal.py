@@ -48,14 +48,14 @@ def retry_at(
     *,
     not_after: datetime | None = None,
     retry_after: float | None = None,
+    longest: timedelta = RETRY_LAST,
 ) -> datetime:
     """When to try again after ``attempts`` failures (1 = the first has just failed).
 
-    Exponential with full jitter (``dice`` in [0, 1)), from RETRY_FIRST to the smaller of RETRY_LAST and a tenth of
-    what remains until ``not_after``; a peer's Retry-After (seconds) is honoured within the same upper bound of
-    RETRY_LAST. Never earlier than a second from now, so that a dying certificate does not turn into a busy loop.
+    Exponential with full jitter (``dice`` in [0, 1)), from RETRY_FIRST to the smaller of ``longest`` and a tenth of
+    what remains until ``not_after``; a peer's Retry-After (seconds) is honoured up to RETRY_LAST. Never earlier than
+    a second from now, so that a dying certificate does not turn into a busy loop.
     """
-    longest = RETRY_LAST
     if not_after is not None:
         longest = min(longest, max((not_after - now) / 10, timedelta(seconds=1)))
     ceiling = min(RETRY_FIRST * float(2 ** min(max(attempts - 1, 0), 20)), longest)

@@ -1,0 +1,350 @@
+"""The engine that drives a credential along core.lifecycle's table.
+
+Each turn is: write down the state in progress, carry out its action, write down the outcome. A record found in a
+state in progress while nobody holds its lock was interrupted (a crash, a broken disk): ``lifecycle.recover`` puts it
+back to its last stable state, and the attempt counts as failed with an unknown outcome, so that the next request
+looks at the CA before it asks.
+
+How a step is carried out differs between the gateway and a leaf, and is the business of ``Steps``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ..ca.base import Issued, Working
+from ..core import lifecycle
+from ..core.lifecycle import Action, Event
+from ..core.model import (
+    Credential,
+    CredentialState,
+    Device,
+    DeviceKind,
+    DeviceState,
+    JournalEntry,
+    OutboxMessage,
+)
+from ..core.renewal import RenewalPolicy, renew_at, retry_at
+from ..errors import CertificateUnacceptable, GatewayError, Internal, IssuerRejected
+from ..pki import certificates
+from ..store.base import Store, Tx
+from . import revoking
+from .clock import Clock
+from .events import Events
+
+log = logging.getLogger(__name__)
+
+DAEMON = "gatewayd"
+"""Who, in the journal, when the daemon acts by itself."""
+
+
+class Steps(Protocol):
+    """How one kind of device takes its steps. Each is idempotent and may raise any GatewayError."""
+
+    async def make_key(self, device: Device, credential: Credential) -> Credential:
+        """With ``csr`` and ``public_key_sha256`` set."""
+
+    async def request(self, device: Device, credential: Credential) -> Issued | Working:
+        """Look first when ``credential.attempts`` says that an earlier request's outcome may be unknown."""
+
+    async def find(self, device: Device, credential: Credential) -> Issued | None:
+        """A certificate for this credential's key that an interrupted request left behind."""
+
+    def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
+        """Raises CertificateUnacceptable."""
+
+    async def accept(self, device: Device, credential: Credential) -> None:
+        """Have the hub accept it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    credential: Credential
+    error: GatewayError | None
+    """Why it went no further, when that was a failure in this drive."""
+
+
+class CredentialEngine:
+    def __init__(
+        self, *, store: Store, clock: Clock, events: Events, policy: RenewalPolicy, steps: Mapping[DeviceKind, Steps]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._events = events
+        self._policy = policy
+        self._steps = steps
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._running: dict[tuple[str, int], asyncio.Task[Driven]] = {}
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def start(self, device_id: str, generation: int) -> asyncio.Task[Driven]:
+        """Take the credential as far as it goes now, in a task of the engine's own: whoever waits for it may go away.
+        One task a credential; a second start joins it. The task raises StoreBroken; other errors are recorded."""
+        key = (device_id, generation)
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.create_task(self._drive(device_id, generation))
+            task.add_done_callback(lambda done: self._ended(key, done))
+        return task
+
+    def _ended(self, key: tuple[str, int], task: asyncio.Task[Driven]) -> None:
+        del self._running[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s, generation %d: %s", *key, error)
+
+    async def drive(self, device_id: str, generation: int) -> Driven:
+        return await asyncio.shield(self.start(device_id, generation))
+
+    async def stop(self) -> None:
+        """Break off what is under way; it is resumed at the next start."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _drive(self, device_id: str, generation: int) -> Driven:
+        error: GatewayError | None = None
+        async with self._locks[device_id]:
+            while True:
+                device, credential = await self._load(device_id, generation)
+                moment = credential.next_attempt_at
+                if credential.state not in lifecycle.UNFINISHED or (moment is not None and moment > self._clock.now()):
+                    return Driven(credential, error)
+                if credential.state in lifecycle.IN_PROGRESS:
+                    credential = replace(
+                        credential, state=lifecycle.recover(credential.state), attempts=credential.attempts + 1
+                    )
+                if device.state is DeviceState.REVOKED:
+                    error = await self._wind_up(device, credential)
+                else:
+                    error = await self._turn(device, credential)
+
+    async def _load(self, device_id: str, generation: int) -> tuple[Device, Credential]:
+        def work(tx: Tx) -> tuple[Device | None, Credential | None]:
+            return tx.devices.get(device_id), tx.credentials.get(device_id, generation)
+
+        device, credential = await self._store.read(work)
+        if device is None or credential is None:
+            raise Internal(f"No generation {generation} of {device_id} is on record.", device=device_id)
+        return device, credential
+
+    async def _turn(self, device: Device, credential: Credential) -> GatewayError | None:
+        state, (action, *_) = lifecycle.step(credential.state, Event.START)
+        begun = replace(credential, state=state, updated_at=self._clock.now(), next_attempt_at=None)
+        await self._store.write(lambda tx: tx.credentials.put(begun))
+        try:
+            event, outcome, detail = await self._act(action, device, begun)
+        except GatewayError as error:
+            await self._record_failure(action, begun, error)
+            return error
+        except Exception as error:
+            log.exception("%s of %s failed unexpectedly", action, device.device_id)
+            internal = Internal(f"{action} failed: {type(error).__name__}.", device=device.device_id)
+            await self._record_failure(action, begun, internal)
+            return internal
+        await self._record(action, begun.state, event, outcome, detail)
+        return None
+
+    async def _act(self, action: Action, device: Device, begun: Credential) -> tuple[Event, Credential, str]:
+        """Carry out one action. Returns the event, the record with what was learned, and words for the journal."""
+        steps = self._steps[device.kind]
+        settled = replace(begun, attempts=0, last_error=None)
+        match action:
+            case Action.MAKE_KEY:
+                made = await steps.make_key(device, settled)
+                return Event.KEY_MADE, made, made.key.algorithm if made.key else ""
+            case Action.REQUEST:
+                answer = await steps.request(device, begun)
+                if isinstance(answer, Working):
+                    later = retry_at(self._clock.now(), 1, 0.0, retry_after=answer.retry_after)
+                    # What the CA has is looked for before it is asked again: an attempt whose outcome is open.
+                    return Event.WORKING, replace(begun, attempts=1, next_attempt_at=later), "the CA is at work"
+                later_than = await self._present_not_after(device)
+                kept = _with_certificate(settled, answer)
+                try:
+                    steps.check(device, settled, answer, later_than)
+                except CertificateUnacceptable as error:
+                    raise _Unacceptable(error, kept) from error
+                return Event.ISSUED, kept, f"serial {kept.serial}, until {kept.not_after:%Y-%m-%d %H:%M:%S}Z"
+            case Action.ACCEPT:
+                await steps.accept(device, begun)
+                return Event.ACCEPTED, settled, f"serial {begun.serial}"
+            case _:
+                raise AssertionError(action)
+
+    async def _present_not_after(self, device: Device) -> datetime | None:
+        current = await self._store.read(lambda tx: tx.credentials.current(device.device_id))
+        return current.not_after if current else None
+
+    async def _record(self, action: Action, was: CredentialState, event: Event, new: Credential, detail: str) -> None:
+        now = self._clock.now()
+
+        def work(tx: Tx) -> list[JournalEntry]:
+            device = tx.devices.get(new.device_id)
+            assert device is not None
+            final_event = event
+            if event is Event.ACCEPTED and device.state is DeviceState.REVOKED:
+                # Revoked while the hub was being asked: it must not become current. Back to ISSUED, and wound up.
+                final_event = Event.FAILED
+            state, actions = lifecycle.step(was, final_event)
+            record = replace(new, state=state, updated_at=now)
+            entries = [_entry(record, action, final_event, detail, now)]
+            if Action.SWITCH in actions:
+                record = self._switch(tx, device, record, now)
+                entries.append(_entry(record, Action.SWITCH, final_event, f"generation {record.generation}", now))
+            tx.credentials.put(record)
+            for entry in entries:
+                tx.journal.append(entry)
+            return entries
+
+        self._events.publish(*await self._store.write(work))
+
+    def _switch(self, tx: Tx, device: Device, record: Credential, now: datetime) -> Credential:
+        """The one atomic switch: pointer, states and message in one transaction."""
+        for other in tx.credentials.all(device.device_id):
+            if other.state in lifecycle.USABLE and other.generation != record.generation:
+                state, _ = lifecycle.step(other.state, Event.SUPERSEDED)
+                tx.credentials.put(replace(other, state=state, updated_at=now, renew_at=None))
+        tx.devices.put(replace(device, current=record.generation, in_hub=True))
+        assert record.not_before is not None
+        assert record.not_after is not None
+        tx.outbox.add(
+            OutboxMessage(
+                key=f"certificate/{device.device_id}/{record.serial}",
+                kind="certificate",
+                payload=json.dumps(
+                    {
+                        "deviceId": device.device_id,
+                        "generation": record.generation,
+                        "serial": record.serial,
+                        "thumbprint": record.thumbprint,
+                        "notAfter": record.not_after.isoformat(),
+                    }
+                ),
+                created_at=now,
+            )
+        )
+        if device.kind is DeviceKind.GATEWAY:
+            due = renew_at(device.device_id, record.not_before, record.not_after, self._policy)
+            return replace(record, renew_at=due)
+        return record  # a leaf asks by itself: only it has its key
+
+    async def _record_failure(self, action: Action, begun: Credential, error: GatewayError) -> None:
+        now = self._clock.now()
+        rejected = isinstance(error, IssuerRejected | CertificateUnacceptable)
+
+        def work(tx: Tx) -> JournalEntry:
+            current = tx.credentials.current(begun.device_id)
+            attempts = begun.attempts + 1
+            event = Event.REJECTED if rejected and action is Action.REQUEST else Event.FAILED
+            state, _ = lifecycle.step(begun.state, event)
+            again = retry_at(
+                now,
+                attempts,
+                self._clock.dice(),
+                not_after=current.not_after if current else None,
+                retry_after=error.retry_after,
+            )
+            record = replace(
+                error.kept if isinstance(error, _Unacceptable) else begun,
+                state=state,
+                updated_at=now,
+                attempts=attempts,
+                next_attempt_at=None if event is Event.REJECTED else again,
+                last_error=f"{error.name()}: {error.message}",
+            )
+            tx.credentials.put(record)
+            if event is Event.REJECTED and current is not None and current.renew_at is not None:
+                self._postpone(tx, current, now)
+            entry = _entry(record, action, event, f"{error.name()}: {error.message}", now)
+            tx.journal.append(entry)
+            return entry
+
+        self._events.publish(await self._store.write(work))
+
+    def _postpone(self, tx: Tx, current: Credential, now: datetime) -> None:
+        """A rejected renewal is begun anew later and later, never at once: no renewal loop."""
+        rejected = sum(
+            1
+            for each in tx.credentials.all(current.device_id)
+            if each.state is CredentialState.REJECTED and each.generation > current.generation
+        )
+        later = retry_at(now, rejected, self._clock.dice(), not_after=current.not_after)
+        tx.credentials.put(replace(current, renew_at=later))
+
+    async def _wind_up(self, device: Device, credential: Credential) -> GatewayError | None:
+        """The device was revoked on the way: what was minted is accounted for and revoked, the rest forgotten."""
+        try:
+            if credential.certificate is None and credential.attempts > 0 and credential.csr is not None:
+                found = await self._steps[device.kind].find(device, credential)
+                if found is not None:
+                    credential = _with_certificate(credential, found)
+        except GatewayError as error:
+            now = self._clock.now()
+            again = retry_at(now, credential.attempts + 1, self._clock.dice())
+            waiting = replace(
+                credential,
+                attempts=credential.attempts + 1,
+                next_attempt_at=again,
+                updated_at=now,
+                last_error=f"{error.name()}: {error.message}",
+            )
+            await self._store.write(lambda tx: tx.credentials.put(waiting))
+            return error
+        state, _ = lifecycle.step(credential.state, Event.REVOKED)
+        now = self._clock.now()
+        final = replace(credential, state=state, updated_at=now, next_attempt_at=None)
+
+        def work(tx: Tx) -> JournalEntry:
+            tx.credentials.put(final)
+            revoking.add_revocation(tx, final, revoking.reason_of(tx, device.device_id), DAEMON, now)
+            entry = JournalEntry(now, device.device_id, DAEMON, "wind-up", "done", final.serial or "nothing was minted")
+            tx.journal.append(entry)
+            return entry
+
+        self._events.publish(await self._store.write(work))
+        return None
+
+
+class _Unacceptable(CertificateUnacceptable):
+    """Carries what the CA minted, so that it is on record though it is never used."""
+
+    def __init__(self, error: CertificateUnacceptable, kept: Credential) -> None:
+        super().__init__(error.message, device=error.device)
+        self.kept = kept
+
+    @classmethod
+    def name(cls) -> str:
+        return CertificateUnacceptable.name()
+
+
+def _with_certificate(credential: Credential, issued: Issued) -> Credential:
+    certificate = issued.certificate
+    return replace(
+        credential,
+        certificate=certificate.public_bytes(Encoding.DER),
+        chain=tuple(each.public_bytes(Encoding.DER) for each in issued.chain),
+        serial=certificates.serial_hex(certificate),
+        thumbprint=certificates.thumbprint(certificate),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+_OUTCOMES = {Event.FAILED: "failed", Event.REJECTED: "failed", Event.WORKING: "waiting"}
+
+
+def _entry(credential: Credential, action: Action, event: Event, detail: str, now: datetime) -> JournalEntry:
+    return JournalEntry(now, credential.device_id, DAEMON, str(action), _OUTCOMES.get(event, "done"), detail)

@@ -1,0 +1,195 @@
+"""Leaves enroll and re-enroll: the decision is core.enrollment's, the way to a certificate the engine's.
+
+One transaction decides, consumes the code and writes the credential down, so that a refused request leaves nothing
+behind and an accepted one is finished whatever happens to the connection, the daemon or the CA. The CSR is the key:
+the same CSR asks about the same credential, for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ..core import enrollment as rules
+from ..core import lifecycle
+from ..core.enrollment import Enrolled, EnrollmentRequest, Operation, Pending, Refusal
+from ..core.model import Credential, CredentialState, Device, DeviceState, JournalEntry
+from ..core.renewal import RenewalPolicy, renew_at
+from ..errors import (
+    CodeRefused,
+    DeviceRevoked,
+    EnrollmentDenied,
+    IssuerRejected,
+    NotBootstrapped,
+    TooManyRequests,
+)
+from ..store.base import Store, Tx
+from .clock import Clock
+from .credentials import CredentialEngine
+from .events import Events
+
+_COME_BACK = 5
+"""Seconds, for a leaf whose certificate is on its way."""
+_COME_BACK_LATEST = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the deciding transaction has settled."""
+
+    credential: Credential
+    entries: tuple[JournalEntry, ...] = ()
+
+
+class Enrollments:
+    """Implements leaf.base.Enroller."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        events: Events,
+        engine: CredentialEngine,
+        policy: RenewalPolicy,
+        anchors: Callable[[], tuple[x509.Certificate, ...]],
+        answer_within: float,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._events = events
+        self._engine = engine
+        self._policy = policy
+        self._anchors = anchors
+        self._answer_within = answer_within
+
+    async def anchors(self) -> tuple[bytes, ...]:
+        known = self._anchors()
+        if not known:
+            raise NotBootstrapped("The CA's certificates are not known yet.")
+        return tuple(each.public_bytes(Encoding.DER) for each in known)
+
+    async def enroll(self, request: EnrollmentRequest) -> Enrolled | Pending:
+        now = self._clock.now()
+        admission = await self._store.write(lambda tx: self._admit(tx, request, now))
+        self._events.publish(*admission.entries)
+        credential = admission.credential
+        if credential.state in lifecycle.UNFINISHED:
+            credential = await self._drive(credential)
+        return self._answer(credential)
+
+    async def _drive(self, credential: Credential) -> Credential:
+        """Wait for the engine, but no longer than a client should; the engine goes on behind."""
+        task = self._engine.start(credential.device_id, credential.generation)
+        done, _ = await asyncio.wait({task}, timeout=self._answer_within)
+        return task.result().credential if done else credential
+
+    def _answer(self, credential: Credential) -> Enrolled | Pending:
+        if credential.state in lifecycle.USABLE and credential.certificate is not None:
+            return Enrolled(credential.certificate)
+        if credential.state is CredentialState.REJECTED:
+            raise IssuerRejected(
+                f"The CA refused the certificate of {credential.device_id}.", device=credential.device_id
+            )
+        if credential.state not in lifecycle.UNFINISHED:
+            raise DeviceRevoked(Refusal.REVOKED, device=credential.device_id)
+        wait: float = _COME_BACK
+        if credential.next_attempt_at is not None:
+            wait = (credential.next_attempt_at - self._clock.now()).total_seconds() + 1
+        return Pending(int(min(max(wait, _COME_BACK), _COME_BACK_LATEST)))
+
+    def _admit(self, tx: Tx, request: EnrollmentRequest, now: datetime) -> Admission:
+        """Decide and write down, in one transaction. Raises a GatewayError, and then nothing was changed."""
+        csr_sha256 = hashlib.sha256(request.csr.der).hexdigest()
+        device = self._who(tx, request, csr_sha256, now)
+        refusal = rules.scope_refusal(device, request.csr)
+        if refusal is Refusal.REVOKED:
+            raise DeviceRevoked(refusal, device=device.device_id)
+        if refusal is not None:
+            raise EnrollmentDenied(refusal, device=device.device_id)
+        if (known := self._same_request(tx, device, request, now)) is not None:
+            return Admission(known)
+        if any(each.state in lifecycle.UNFINISHED for each in tx.credentials.all(device.device_id)):
+            raise TooManyRequests(
+                f"Another request of {device.device_id} is under way.", device=device.device_id, retry_after=_COME_BACK
+            )
+        return self._write_down(tx, device, request, csr_sha256, now)
+
+    def _who(self, tx: Tx, request: EnrollmentRequest, csr_sha256: str, now: datetime) -> Device:
+        """The device that has proved itself: by its present certificate, or by a one-time code."""
+        if request.peer_certificate is not None:
+            device = self._by_certificate(tx, request.peer_certificate)
+            if request.basic is not None and request.basic[0] != device.device_id:
+                raise EnrollmentDenied("The code and the certificate belong to different devices.")
+            return device
+        if request.basic is None:
+            raise CodeRefused("Neither a certificate nor a code was given.")
+        if request.operation is Operation.REENROLL:
+            raise EnrollmentDenied("simplereenroll needs the device's present certificate.")
+        device_id, code = request.basic
+        kept = tx.codes.get(rules.code_hash(device_id, code))
+        device_or_none = tx.devices.get(device_id)
+        if device_or_none is None or not rules.code_accepted(kept, csr_sha256, now):
+            raise CodeRefused("The device id or the code is not accepted.")
+        return device_or_none
+
+    def _by_certificate(self, tx: Tx, der: bytes) -> Device:
+        credential = tx.credentials.by_thumbprint(hashlib.sha256(der).hexdigest())
+        device = tx.devices.get(credential.device_id) if credential is not None else None
+        if credential is None or device is None:
+            raise EnrollmentDenied("The certificate is not one of a device known here.")
+        if device.state is DeviceState.REVOKED or credential.state is CredentialState.REVOKED:
+            raise DeviceRevoked(Refusal.REVOKED, device=device.device_id)
+        if credential.state not in lifecycle.USABLE:
+            raise EnrollmentDenied("The certificate has been replaced.", device=device.device_id)
+        return device
+
+    def _same_request(self, tx: Tx, device: Device, request: EnrollmentRequest, now: datetime) -> Credential | None:
+        """The credential that this very CSR asks about. A renewal with the same key may repeat the CSR to the byte
+        (RSA signatures are deterministic): once the certificate is due for renewal it is a new request."""
+        for each in reversed(tx.credentials.all(device.device_id)):
+            if each.csr != request.csr.der:
+                continue
+            if each.state is CredentialState.CURRENT and self._is_due(each, now):
+                return None
+            if each.state in lifecycle.UNFINISHED or each.state in lifecycle.USABLE:
+                return each
+            return each if each.state is CredentialState.REJECTED and request.peer_certificate is None else None
+        return None
+
+    def _is_due(self, credential: Credential, now: datetime) -> bool:
+        assert credential.not_before is not None
+        assert credential.not_after is not None
+        due = renew_at(credential.device_id, credential.not_before, credential.not_after, self._policy)
+        return now >= due
+
+    def _write_down(
+        self, tx: Tx, device: Device, request: EnrollmentRequest, csr_sha256: str, now: datetime
+    ) -> Admission:
+        if request.peer_certificate is None and request.basic is not None:
+            code = tx.codes.get(rules.code_hash(*request.basic))
+            assert code is not None
+            tx.codes.put(replace(code, used_by=csr_sha256))
+            who = f"code:{device.device_id}"
+        else:
+            who = f"certificate:{device.device_id}"
+        credential = Credential(
+            device_id=device.device_id,
+            generation=tx.credentials.next_generation(device.device_id),
+            state=CredentialState.KEYED,
+            created_at=now,
+            updated_at=now,
+            csr=request.csr.der,
+            public_key_sha256=request.csr.public_key_sha256,
+        )
+        tx.credentials.add(credential)
+        what = f"{request.operation} from {request.remote}"
+        entry = JournalEntry(now, device.device_id, who, what, "done", request.csr.key_description)
+        tx.journal.append(entry)
+        return Admission(credential, (entry,))

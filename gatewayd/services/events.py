@@ -1,0 +1,69 @@
+"""What has just been written down, told to whoever listens in this process: jobs, the twin, the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ..core.model import JournalEntry
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[JournalEntry], None]
+
+
+class Events:
+    """Listeners are called on the event loop, after the entry is durable. They must not block."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def listen(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def publish(self, *entries: JournalEntry) -> None:
+        for entry in entries:
+            level = logging.WARNING if entry.outcome == "failed" else logging.INFO
+            log.log(
+                level,
+                "%s: %s %s%s",
+                entry.device_id or "gatewayd",
+                entry.what,
+                entry.outcome,
+                f": {entry.detail}" if entry.detail else "",
+                extra={"device_id": entry.device_id},
+            )
+            for listener in list(self._listeners):
+                try:
+                    listener(entry)
+                except Exception:
+                    log.exception("a listener failed on %s", entry.what)
+
+
+class Alarm:
+    """Sleeping that can be cut short: a service sleeps until its next moment, or until it is rung."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        self._event.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``, or as soon as it rings; a ring that came before counts."""
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                await self._event.wait()
+        except TimeoutError:
+            pass
+        self._event.clear()

@@ -1,0 +1,320 @@
+"""What an administrator may do (control.base.Operations): check, write the intent down, hand it to the loops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ..ca.base import Issuer
+from ..core import enrollment as rules
+from ..core import lifecycle
+from ..core import revocation as table
+from ..core.model import (
+    CredentialState,
+    Device,
+    DeviceKind,
+    DeviceState,
+    EnrollmentCode,
+    JournalEntry,
+    KeyAlgorithm,
+    RevocationReason,
+    San,
+)
+from ..errors import (
+    DeviceExists,
+    DeviceRevoked,
+    DeviceUnknown,
+    GatewayError,
+    InvalidArgument,
+    KeyMissing,
+    all_errors,
+)
+from ..keys.base import KeyStore
+from ..pki import pem
+from ..store.base import Store, Tx
+from . import renewals, revoking
+from .clock import Clock
+from .credentials import CredentialEngine
+from .events import Events
+from .registrar import Registrar
+from .status import StatusReader
+from .steps import GatewaySteps
+
+Data = dict[str, Any]
+
+
+class Caller(Protocol):
+    @property
+    def uid(self) -> int: ...
+
+
+class Progress(Protocol):
+    def __call__(self, step: str, state: str, detail: str = "") -> None: ...
+
+
+Work = Callable[[Progress], Awaitable[Data]]
+
+_STEP_STATES = {"done": "done", "failed": "failed", "waiting": "waiting"}
+FACTORY = "factory-certificate"
+"""The setting that holds a factory-made certificate to start from."""
+
+
+class Operations:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        events: Events,
+        keys: KeyStore,
+        engine: CredentialEngine,
+        steps: GatewaySteps,
+        registrar: Registrar,
+        reader: StatusReader,
+        bootstrap_issuer: Callable[[str], Issuer],
+        gateway_id: str,
+        algorithm: KeyAlgorithm,
+        code_lifetime: int,
+        ring: Callable[[], None],
+    ) -> None:
+        """``bootstrap_issuer`` makes the CA's port with a person's token; ``ring`` wakes the loops."""
+        self._store = store
+        self._clock = clock
+        self._events = events
+        self._keys = keys
+        self._engine = engine
+        self._steps = steps
+        self._registrar = registrar
+        self._reader = reader
+        self._bootstrap_issuer = bootstrap_issuer
+        self._gateway_id = gateway_id
+        self._algorithm = algorithm
+        self._code_lifetime = code_lifetime
+        self._ring = ring
+
+    # --- reads -----------------------------------------------------------------------------------
+
+    async def status(self) -> Data:
+        return await self._reader.status()
+
+    async def device_list(self) -> list[Data]:
+        return await self._reader.device_list()
+
+    async def device_show(self, device_id: str) -> Data:
+        return await self._reader.device_show(device_id)
+
+    async def registrar_certificate(self, caller: Caller) -> str:
+        return pem.encode([await self._registrar.certificate()])
+
+    # --- leaves ----------------------------------------------------------------------------------
+
+    async def device_add(self, caller: Caller, device_id: str, sans: list[str], code_lifetime: int) -> Data:
+        if not rules.DEVICE_ID.fullmatch(device_id):
+            raise InvalidArgument(
+                f"{device_id!r} is not a device id that the hub takes: 1 to 64 of "
+                "A-Z a-z 0-9 - . % _ * ? ! ( ) , : = @ $ '"
+            )
+        if device_id == self._gateway_id:
+            raise DeviceExists(f"{device_id} is the gateway itself.", device=device_id)
+        try:
+            names = tuple(San.parse(each) for each in sans)
+        except ValueError as error:
+            raise InvalidArgument(f"{error}.") from None
+        now = self._clock.now()
+        record = Device(device_id=device_id, kind=DeviceKind.LEAF, created_at=now, sans=names)
+
+        def work(tx: Tx) -> tuple[JournalEntry, str, EnrollmentCode]:
+            tx.devices.add(record)
+            entry = JournalEntry(now, device_id, _who(caller), "device added", "done", ", ".join(sans))
+            tx.journal.append(entry)
+            return (entry, *self._new_code(tx, device_id, code_lifetime))
+
+        return await self._with_code(work, device_id)
+
+    async def device_code(self, caller: Caller, device_id: str, code_lifetime: int) -> Data:
+        now = self._clock.now()
+
+        def work(tx: Tx) -> tuple[JournalEntry, str, EnrollmentCode]:
+            record = _known(tx, device_id)
+            if record.kind is not DeviceKind.LEAF:
+                raise InvalidArgument(f"{device_id} is the gateway: it does not enroll with a code.")
+            if record.state is DeviceState.REVOKED:
+                raise DeviceRevoked(f"{device_id} has been revoked.", device=device_id)
+            tx.codes.withdraw_unused(device_id)
+            entry = JournalEntry(now, device_id, _who(caller), "code made", "done")
+            tx.journal.append(entry)
+            return (entry, *self._new_code(tx, device_id, code_lifetime))
+
+        return await self._with_code(work, device_id)
+
+    def _new_code(self, tx: Tx, device_id: str, lifetime: int) -> tuple[str, EnrollmentCode]:
+        code = rules.new_code()
+        now = self._clock.now()
+        expires = now + timedelta(seconds=lifetime or self._code_lifetime)
+        kept = EnrollmentCode(rules.code_hash(device_id, code), device_id, created_at=now, expires_at=expires)
+        tx.codes.add(kept)
+        return code, kept
+
+    async def _with_code(self, work: Callable[[Tx], tuple[JournalEntry, str, EnrollmentCode]], device_id: str) -> Data:
+        entry, code, kept = await self._store.write(work)
+        self._events.publish(entry)
+        return await self._reader.with_code(device_id, code, kept.expires_at)
+
+    # --- the gateway's certificate ---------------------------------------------------------------
+
+    async def bootstrap(self, caller: Caller, token: str) -> Work:
+        if not token or len(token) > 16384 or not token.isascii() or any(each.isspace() for each in token):
+            raise InvalidArgument("That is not a bearer token.")
+        await self._refuse_bootstrapped()
+        # Before the intent is written: from then on the loop may be the one that drives it.
+        self._steps.bootstrap = issuer = self._bootstrap_issuer(token)
+        generation = await self._begin(caller, "bootstrap", self._algorithm)
+
+        def forget(_: object) -> None:
+            if self._steps.bootstrap is issuer:
+                self._steps.bootstrap = None
+
+        self._engine.start(self._gateway_id, generation).add_done_callback(forget)
+        return lambda progress: self._drive(generation, progress)
+
+    async def bootstrap_with_certificate(self, caller: Caller, text: str) -> Work:
+        await self._refuse_bootstrapped()
+        try:
+            chain = pem.certificates(text)
+        except GatewayError as error:
+            raise InvalidArgument(f"No certificate can be read: {error.message}") from None
+        if not chain:
+            raise InvalidArgument("There is no PEM certificate in it.")
+        public_key = chain[0].public_key()
+        if not isinstance(public_key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+            raise InvalidArgument("The certificate's key is neither EC nor RSA.")
+        ref = await self._keys.find(public_key)
+        if ref is None:
+            raise KeyMissing("The token holds no private key for this certificate.", device=self._gateway_id)
+        kept = json.dumps({"key_id": ref.id.hex(), "algorithm": ref.algorithm, "certificates": pem.encode(chain)})
+        await self._store.write(lambda tx: tx.settings.set(FACTORY, kept))
+        self._steps.factory = self._steps.with_key(chain[0], chain[1:], ref)
+        generation = await self._begin(caller, "bootstrap from a certificate", self._algorithm)
+        return lambda progress: self._drive(generation, progress)
+
+    async def renew(self, caller: Caller, device_id: str, key_algorithm: str) -> Work:
+        try:
+            algorithm = KeyAlgorithm(key_algorithm) if key_algorithm else self._algorithm
+        except ValueError:
+            known = ", ".join(KeyAlgorithm)
+            raise InvalidArgument(f"{key_algorithm!r} is not a key algorithm ({known}).") from None
+        if device_id != self._gateway_id:
+            await self._store.read(lambda tx: _known(tx, device_id))
+            raise InvalidArgument(f"{device_id} renews by itself over EST: only it has its key.")
+        generation = await self._begin(caller, "renewal", algorithm)
+        return lambda progress: self._drive(generation, progress)
+
+    async def _refuse_bootstrapped(self) -> None:
+        current = await self._store.read(lambda tx: tx.credentials.current(self._gateway_id))
+        if current is not None and current.not_after is not None and current.not_after > self._clock.now():
+            raise InvalidArgument(f"{self._gateway_id} has a valid certificate; 'gatewayctl renew' renews it.")
+
+    async def _begin(self, caller: Caller, what: str, algorithm: KeyAlgorithm) -> int:
+        now = self._clock.now()
+
+        def work(tx: Tx) -> tuple[int, JournalEntry]:
+            record = _known(tx, self._gateway_id)
+            if record.state is DeviceState.REVOKED:
+                raise DeviceRevoked(f"{self._gateway_id} has been revoked.", device=self._gateway_id)
+            credential = renewals.begin(tx, record, algorithm, now)
+            words = f"generation {credential.generation}"
+            entry = JournalEntry(now, self._gateway_id, _who(caller), what, "done", words)
+            tx.journal.append(entry)
+            return credential.generation, entry
+
+        generation, entry = await self._store.write(work)
+        self._events.publish(entry)
+        return generation
+
+    async def _drive(self, generation: int, progress: Progress) -> Data:
+        with self._events.listening(_telling(self._gateway_id, progress)):
+            driven = await self._engine.drive(self._gateway_id, generation)
+            if driven.error is None and driven.credential.state in lifecycle.UNFINISHED:
+                # It joined a drive that was about to end when this one was asked for.
+                driven = await self._engine.drive(self._gateway_id, generation)
+        self._ring()
+        if driven.error is not None:
+            raise driven.error
+        if driven.credential.state is not CredentialState.CURRENT:
+            raise _as_error(driven.credential.last_error, self._gateway_id)
+        shown = await self._reader.device_show(self._gateway_id)
+        result: Data = shown["device"]
+        return result
+
+    # --- revocation ------------------------------------------------------------------------------
+
+    async def revoke(self, caller: Caller, device_id: str, reason: str) -> Work:
+        try:
+            why = RevocationReason(reason)
+        except ValueError:
+            known = ", ".join(RevocationReason)
+            raise InvalidArgument(f"{reason!r} is not a reason for a revocation ({known}).") from None
+        now = self._clock.now()
+
+        def work(tx: Tx) -> list[JournalEntry]:
+            _known(tx, device_id)
+            return revoking.revoke_device(tx, device_id, why, _who(caller), now)
+
+        entries = await self._store.write(work)
+        self._events.publish(*entries)
+        self._ring()
+        return lambda progress: self._follow(device_id, entries, progress)
+
+    async def _follow(self, device_id: str, entries: list[JournalEntry], progress: Progress) -> Data:
+        """Tell each milestone as it comes, until all of the device's revocations are closed."""
+        changed = asyncio.Event()
+        tell = _telling(device_id, progress)
+
+        def listener(entry: JournalEntry) -> None:
+            tell(entry)
+            if entry.device_id == device_id:
+                changed.set()
+
+        for entry in entries:
+            tell(entry)
+        with self._events.listening(listener):
+            while True:
+                changed.clear()
+                unfinished, records = await self._store.read(
+                    lambda tx: (renewals.unfinished_of(tx, device_id), tx.revocations.all(device_id))
+                )
+                if not unfinished and all(table.is_closed(each) for each in records):
+                    break
+                await changed.wait()
+        shown = await self._reader.device_show(device_id)
+        return {"device": shown["device"], "revocations": shown["revocations"]}
+
+
+def _who(caller: Caller) -> str:
+    return f"uid:{caller.uid}"
+
+
+def _known(tx: Tx, device_id: str) -> Device:
+    record = tx.devices.get(device_id)
+    if record is None:
+        raise DeviceUnknown(f"There is no device {device_id!r}.", device=device_id)
+    return record
+
+
+def _telling(device_id: str, progress: Progress) -> Callable[[JournalEntry], None]:
+    def tell(entry: JournalEntry) -> None:
+        if entry.device_id == device_id:
+            progress(entry.what, _STEP_STATES.get(entry.outcome, "done"), entry.detail)
+
+    return tell
+
+
+def _as_error(last_error: str | None, device_id: str) -> GatewayError:
+    """A recorded failure as the error it was."""
+    name, _, sentence = (last_error or "Internal: it did not finish.").partition(": ")
+    return all_errors().get(name, GatewayError)(sentence, device=device_id)

@@ -1,0 +1,85 @@
+"""The gateway as registrar: its own Entra application, whose key is in the token.
+
+Entra knows the application by a self-signed certificate that an administrator uploads once ('gatewayctl registrar
+certificate'); each client assertion is signed in the token, so that there is no secret to steal or to rotate by hand.
+The key is RSA: Entra takes RS256 and PS256 assertions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+from typing import cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from ..ca.base import TokenSource
+from ..core.model import KeyAlgorithm, KeyRef
+from ..keys.base import KeyStore
+from ..pki import certificates, pem
+from ..store.base import Store
+from .clock import Clock
+
+LIFETIME = timedelta(days=730)
+
+_SETTING = "registrar"
+_ALGORITHM = KeyAlgorithm.RSA_2048
+
+MakeTokens = Callable[[rsa.RSAPrivateKey, x509.Certificate], TokenSource]
+
+
+class Registrar:
+    """A TokenSource; makes its key and certificate at first use."""
+
+    def __init__(self, *, store: Store, keys: KeyStore, clock: Clock, device_id: str, make_tokens: MakeTokens) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._device_id = device_id
+        self._make_tokens = make_tokens
+        self._lock = asyncio.Lock()
+        self._ready: tuple[x509.Certificate, TokenSource] | None = None
+
+    async def certificate(self) -> x509.Certificate:
+        certificate, _ = await self._prepare()
+        return certificate
+
+    async def token(self, scope: str) -> str:
+        _, tokens = await self._prepare()
+        return await tokens.token(scope)
+
+    async def key_id(self) -> bytes | None:
+        """The CKA_ID that is in use, or is meant to be."""
+        kept = await self._store.read(lambda tx: tx.settings.get(_SETTING))
+        return bytes.fromhex(json.loads(kept)["key_id"]) if kept else None
+
+    async def _prepare(self) -> tuple[x509.Certificate, TokenSource]:
+        async with self._lock:
+            if self._ready is None:
+                self._ready = await self._make()
+            return self._ready
+
+    async def _make(self) -> tuple[x509.Certificate, TokenSource]:
+        kept = await self._store.read(lambda tx: tx.settings.get(_SETTING))
+        state: dict[str, str] = json.loads(kept) if kept else {"key_id": secrets.token_hex(16)}
+        if not kept:  # the intent first: an interrupted generation is found under this id
+            await self._keep(state)
+        ref = KeyRef(bytes.fromhex(state["key_id"]), _ALGORITHM)
+        public_key = await self._keys.generate(ref.id, f"gatewayd registrar {self._device_id}", ref.algorithm)
+        key = cast(rsa.RSAPrivateKey, self._keys.private_key(ref, public_key))
+        if "certificate" not in state:
+            made = await asyncio.to_thread(
+                certificates.self_signed, key, f"gatewayd {self._device_id}", LIFETIME, self._clock.now()
+            )
+            state["certificate"] = pem.encode([made])
+            await self._keep(state)
+        certificate = pem.certificate(state["certificate"])
+        return certificate, self._make_tokens(key, certificate)
+
+    async def _keep(self, state: dict[str, str]) -> None:
+        text = json.dumps(state)
+        await self._store.write(lambda tx: tx.settings.set(_SETTING, text))

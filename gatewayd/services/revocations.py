@@ -1,0 +1,195 @@
+"""The loop that carries each open revocation to *verified*: what core.revocation says is due, tried for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from cryptography import x509
+
+from ..ca.base import Issuer
+from ..core import revocation as table
+from ..core.model import JournalEntry, Milestone, MilestoneProgress, Revocation
+from ..core.renewal import retry_at
+from ..errors import GatewayError, HubRejected, Internal
+from ..store.base import Store, Tx
+from ..upstream.base import Registry
+from .clock import Clock
+from .credentials import DAEMON
+from .events import Alarm, Events
+from .health import Health
+
+log = logging.getLogger(__name__)
+
+_LONGEST_SLEEP = 60.0
+_AT_ONCE = 32
+_RETRY_LAST = timedelta(minutes=10)
+"""A revoked certificate that still works is worse than some requests too many."""
+
+_BY_OUTBOX = frozenset({Milestone.REPORTED})
+"""Reached by the outbox, when the hub has taken the message."""
+
+
+class Revocations:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        events: Events,
+        health: Health,
+        issuer: Issuer,
+        registry: Registry,
+        gateway_id: str,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._events = events
+        self._health = health
+        self._issuer = issuer
+        self._registry = registry
+        self._gateway_id = gateway_id
+        self._alarm = Alarm()
+        self._carrying: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._act: dict[Milestone, Callable[[Revocation], Awaitable[str]]] = {
+            Milestone.REVOKED_AT_CA: self._revoke_at_ca,
+            Milestone.DISABLED: self._disable,
+            Milestone.VERIFIED: self._verify,
+        }
+
+    def ring(self) -> None:
+        self._alarm.ring()
+
+    async def run(self) -> None:
+        while True:
+            wait = _LONGEST_SLEEP
+            try:
+                wait = await self._round()
+            except GatewayError as error:
+                log.error("revocations: %s", error)
+            await self._alarm.sleep(wait)
+
+    async def _round(self) -> float:
+        now = self._clock.now()
+        moments: list[datetime] = []
+        for revocation in await self._store.read(lambda tx: tx.revocations.open()):
+            key = (revocation.device_id, revocation.serial)
+            if self._due(revocation, now):
+                if key not in self._carrying and len(self._carrying) < _AT_ONCE:
+                    self._carrying[key] = asyncio.create_task(self._carry(*key))
+            elif (moment := self._next(revocation, now)) is not None:
+                moments.append(moment)
+        if not moments:
+            return _LONGEST_SLEEP  # a finished carry rings
+        return min(max((min(moments) - now).total_seconds(), 0.1), _LONGEST_SLEEP)
+
+    def _is_self(self, revocation: Revocation) -> bool:
+        return revocation.device_id == self._gateway_id
+
+    def _due(self, revocation: Revocation, now: datetime) -> tuple[Milestone, ...]:
+        due = table.due(revocation, now, is_self=self._is_self(revocation))
+        return tuple(each for each in due if each not in _BY_OUTBOX)
+
+    def _next(self, revocation: Revocation, now: datetime) -> datetime | None:
+        moment = table.next_attempt(revocation, now, is_self=self._is_self(revocation))
+        return moment if moment is not None and moment > now else None
+
+    async def _carry(self, device_id: str, serial: str) -> None:
+        """Attempt all that is due, until nothing is."""
+        try:
+            while True:
+                revocation = await self._store.read(lambda tx: tx.revocations.get(device_id, serial))
+                if revocation is None or not (due := self._due(revocation, self._clock.now())):
+                    return
+                # Independent milestones side by side: a CA that does not answer must not keep the hub waiting.
+                await asyncio.gather(*(self._attempt(revocation, milestone) for milestone in due))
+        except GatewayError as error:
+            log.error("revocation of %s: %s", device_id, error)
+        finally:
+            del self._carrying[(device_id, serial)]
+            self._alarm.ring()
+
+    async def _attempt(self, revocation: Revocation, milestone: Milestone) -> None:
+        try:
+            evidence = await self._act[milestone](revocation)
+        except GatewayError as error:
+            await self._failed(revocation, milestone, error)
+        except Exception as error:
+            log.exception("%s of %s failed unexpectedly", milestone, revocation.device_id)
+            await self._failed(revocation, milestone, Internal(f"{milestone} failed: {type(error).__name__}."))
+        else:
+            await self._settle(revocation, milestone, "done", evidence, lambda p, now: table.done(p, now, evidence))
+
+    async def _failed(self, revocation: Revocation, milestone: Milestone, error: GatewayError) -> None:
+        words = f"{error.name()}: {error.message}"
+
+        def change(progress: MilestoneProgress, now: datetime) -> MilestoneProgress:
+            dice = self._clock.dice()
+            again = retry_at(now, progress.attempts + 1, dice, retry_after=error.retry_after, longest=_RETRY_LAST)
+            return table.failed(progress, words, again)
+
+        await self._settle(revocation, milestone, "failed", words, change)
+
+    async def _settle(
+        self,
+        revocation: Revocation,
+        milestone: Milestone,
+        outcome: str,
+        detail: str,
+        change: Callable[[MilestoneProgress, datetime], MilestoneProgress],
+    ) -> None:
+        now = self._clock.now()
+
+        def work(tx: Tx) -> JournalEntry:
+            fresh = tx.revocations.get(revocation.device_id, revocation.serial)
+            assert fresh is not None
+            progress = dict(fresh.progress)
+            progress[milestone] = change(progress.get(milestone, MilestoneProgress()), now)
+            if milestone is Milestone.VERIFIED and outcome == "failed" and detail.startswith(HubRejected.name()):
+                # Somebody enabled it again: disable it again before the next look.
+                progress.pop(Milestone.DISABLED, None)
+            tx.revocations.put(replace(fresh, progress=progress))
+            entry = JournalEntry(now, fresh.device_id, DAEMON, str(milestone), outcome, detail)
+            tx.journal.append(entry)
+            return entry
+
+        self._events.publish(await self._store.write(work))
+
+    async def _revoke_at_ca(self, revocation: Revocation) -> str:
+        def certificate_of(tx: Tx) -> bytes | None:
+            for each in tx.credentials.all(revocation.device_id):
+                if each.serial == revocation.serial:
+                    return each.certificate
+            return None
+
+        der = await self._store.read(certificate_of)
+        if der is None:
+            raise Internal(f"The certificate {revocation.serial} is not on record.", device=revocation.device_id)
+        with self._health.watch(self._health.issuer):
+            return await self._issuer.revoke(x509.load_der_x509_certificate(der), revocation.reason)
+
+    async def _disable(self, revocation: Revocation) -> str:
+        reason = f"certificate {revocation.serial[:40]} revoked: {revocation.reason}"
+        with self._health.watch(self._health.registry):
+            identity = await self._registry.disable(revocation.device_id, reason)
+        return "no such identity in the hub" if identity is None else f"etag {identity.etag}"
+
+    async def _verify(self, revocation: Revocation) -> str:
+        with self._health.watch(self._health.registry):
+            identity = await self._registry.get(revocation.device_id)
+        if identity is None:
+            return "read back: no such identity in the hub"
+        if identity.enabled:
+            raise HubRejected(
+                f"{revocation.device_id} was found enabled in the hub after it had been disabled.",
+                device=revocation.device_id,
+            )
+        return f"read back: disabled, etag {identity.etag}"
+
+    async def stop(self) -> None:
+        for task in list(self._carrying.values()):
+            task.cancel()
+        await asyncio.gather(*self._carrying.values(), return_exceptions=True)

@@ -1,0 +1,89 @@
+"""How a revocation is written down. Functions of one transaction; what carries it out is services.revocations."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+
+from ..core import lifecycle
+from ..core.lifecycle import Event
+from ..core.model import (
+    Credential,
+    CredentialState,
+    DeviceState,
+    JournalEntry,
+    Milestone,
+    MilestoneProgress,
+    OutboxMessage,
+    Revocation,
+    RevocationReason,
+)
+from ..store.base import Tx
+from ..upstream import report
+
+
+def revoke_device(tx: Tx, device_id: str, reason: RevocationReason, who: str, now: datetime) -> list[JournalEntry]:
+    """From this transaction on the device is refused here, and each of its unexpired certificates is on its way to
+    *verified*. Idempotent: what is revoked already is left as it is, and a device may be revoked again after a new
+    certificate of it has turned up.
+
+    A credential in progress is left to the engine, which holds it: it finds the device revoked and winds it up.
+    """
+    device = tx.devices.get(device_id)
+    assert device is not None
+    tx.devices.put(replace(device, state=DeviceState.REVOKED))
+    tx.codes.withdraw_unused(device_id)
+    tx.settings.set(_reason_setting(device_id), reason)
+    entries = [JournalEntry(now, device_id, who, "revocation", "done", f"known; reason {reason}")]
+    for credential in tx.credentials.all(device_id):
+        if credential.state in lifecycle.IN_PROGRESS or credential.state is CredentialState.REVOKED:
+            continue
+        if credential.certificate is None and credential.state in lifecycle.UNFINISHED:
+            continue
+        if credential.not_after is None or credential.not_after <= now:
+            continue
+        state, _ = lifecycle.step(credential.state, Event.REVOKED)
+        tx.credentials.put(replace(credential, state=state, updated_at=now, renew_at=None, next_attempt_at=None))
+        if add_revocation(tx, credential, reason, who, now):
+            entries.append(
+                JournalEntry(now, device_id, who, str(Milestone.REFUSED_HERE), "done", f"serial {credential.serial}")
+            )
+    for entry in entries:
+        tx.journal.append(entry)
+    return entries
+
+
+def add_revocation(tx: Tx, credential: Credential, reason: RevocationReason, who: str, now: datetime) -> bool:
+    """The intent to revoke one certificate, and the message that reports it. False when there is none to revoke."""
+    if credential.certificate is None or credential.serial is None:
+        return False
+    refused = MilestoneProgress(done_at=now, attempts=1, evidence="the device's record")
+    revocation = Revocation(
+        device_id=credential.device_id,
+        serial=credential.serial,
+        reason=reason,
+        origin=who,
+        known_at=now,
+        progress={Milestone.REFUSED_HERE: refused},
+    )
+    if not tx.revocations.add(revocation):
+        return False
+    tx.outbox.add(
+        OutboxMessage(
+            key=report.revocation_key(revocation),
+            kind=report.REVOCATION,
+            payload=json.dumps(report.revocation_report(revocation, credential)),
+            created_at=now,
+        )
+    )
+    return True
+
+
+def reason_of(tx: Tx, device_id: str) -> RevocationReason:
+    """Why the device was revoked."""
+    return RevocationReason(tx.settings.get(_reason_setting(device_id)) or RevocationReason.UNSPECIFIED)
+
+
+def _reason_setting(device_id: str) -> str:
+    return f"revocation-reason/{device_id}"

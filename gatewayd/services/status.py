@@ -1,0 +1,161 @@
+"""Gathers what status, device list and device show tell; services.views gives it its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from .. import __version__
+from ..core import revocation as table
+from ..core.model import Credential, Device, DeviceKind, JournalEntry, Revocation
+from ..errors import DeviceUnknown, NotBootstrapped, PinMissing, PinRefused, RegistrarRefused
+from ..keys.base import KeyStore, TokenState
+from ..store.base import Store, Tx
+from ..upstream.base import Link
+from . import views
+from .clock import Clock
+from .health import Health
+
+Data = dict[str, Any]
+
+_HISTORY = 50
+
+
+class StatusReader:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        keys: KeyStore,
+        link: Link,
+        health: Health,
+        gateway_id: str,
+        issuer_name: str,
+        issuer_url: str,
+        hub_host: str,
+        est_url: Callable[[], str | None],
+    ) -> None:
+        """``est_url`` is None while the EST server does not listen."""
+        self._store = store
+        self._clock = clock
+        self._keys = keys
+        self._link = link
+        self._health = health
+        self._gateway_id = gateway_id
+        self._issuer = {"name": issuer_name, "url": issuer_url}
+        self._hub_host = hub_host
+        self._est_url = est_url
+
+    async def status(self) -> Data:
+        now = self._clock.now()
+        devices, revocations, under_way = await self._store.read(
+            lambda tx: (
+                self._devices(tx, now),
+                tx.revocations.all(),
+                [each for each in tx.credentials.all(self._gateway_id) if views.unfinished(each)],
+            )
+        )
+        gateway = next(each for each in devices if each["device_id"] == self._gateway_id)
+        if under_way:
+            gateway |= views.progress_of(under_way[-1])
+        est_url = self._est_url()
+        return {
+            "version": __version__,
+            "gateway": gateway,
+            "token": views.token(self._keys.status()),
+            "clock": {"sane": self._clock.sane(), "now": views.when(now)},
+            "issuer": self._issuer | views.peer(self._health.issuer),
+            "hub": {
+                "host": self._hub_host,
+                **views.link(self._link.status()),
+                "registry": views.peer(self._health.registry),
+            },
+            "est": views.present({"url": est_url, "listening": est_url is not None}),
+            "devices": views.counts(each["state"] for each in devices if each["kind"] == DeviceKind.LEAF),
+            "revocations": views.revocations_shown(revocations),
+            "waiting": self._waiting(gateway, under_way, revocations),
+        }
+
+    def _waiting(self, gateway: Data, under_way: list[Credential], revocations: list[Revocation]) -> list[Data]:
+        """What goes on only when a person has done something."""
+        found: list[Data] = []
+        token = self._keys.status()
+        if token.state is TokenState.PIN_REFUSED:
+            found.append(views.waiting("The token refused the PIN; it was tried once.", PinRefused))
+        elif token.state is TokenState.PIN_MISSING:
+            found.append(views.waiting("No PIN for the token was given.", PinMissing))
+        elif gateway["state"] in ("new", "expired") and not under_way:
+            found.append(views.waiting("The gateway has no certificate.", NotBootstrapped, self._gateway_id))
+        for credential in under_way:
+            if item := views.waiting_for_person(credential.last_error, credential.device_id):
+                found.append(item)
+        for revocation in revocations:
+            for milestone, progress in revocation.progress.items():
+                if table.is_done(revocation, milestone):
+                    continue
+                if item := views.waiting_for_person(progress.last_error, revocation.device_id):
+                    found.append(item)
+        for proven in (self._health.issuer, self._health.registry):
+            refused = proven.last_error is not None and proven.last_error.startswith(RegistrarRefused.name())
+            if refused and not any(each["error"] == RegistrarRefused.name() for each in found):
+                sentence = (proven.last_error or "").partition(": ")[2]
+                found.append(views.waiting(sentence, RegistrarRefused))
+        return found
+
+    async def device_list(self) -> list[Data]:
+        now = self._clock.now()
+        return await self._store.read(lambda tx: self._devices(tx, now))
+
+    def _devices(self, tx: Tx, now: datetime) -> list[Data]:
+        revocations = tx.revocations.all()
+        ordered = sorted(tx.devices.all(), key=lambda each: (views.is_leaf(each), each.device_id))
+        return [self._device(tx, each, revocations, now) for each in ordered]
+
+    def _device(self, tx: Tx, record: Device, revocations: list[Revocation], now: datetime) -> Data:
+        current = tx.credentials.current(record.device_id)
+        under_way = current is None and any(views.unfinished(each) for each in tx.credentials.all(record.device_id))
+        return views.device(record, current, under_way, revocations, now)
+
+    async def device_show(self, device_id: str) -> Data:
+        now = self._clock.now()
+
+        def work(tx: Tx) -> tuple[Data, list[Credential], list[Revocation], list[JournalEntry], datetime | None] | None:
+            record = tx.devices.get(device_id)
+            if record is None:
+                return None
+            revocations = tx.revocations.all(device_id)
+            return (
+                self._device(tx, record, revocations, now),
+                tx.credentials.all(device_id),
+                revocations,
+                tx.journal.recent(device_id, _HISTORY),
+                tx.codes.open_until(device_id, now),
+            )
+
+        found = await self._store.read(work)
+        if found is None:
+            raise DeviceUnknown(f"There is no device {device_id!r}.", device=device_id)
+        device, credentials, revocations, entries, open_until = found
+        newest_first = sorted(revocations, key=lambda each: each.known_at, reverse=True)
+        return views.present(
+            {
+                "device": device,
+                "code_expires_at": views.when(open_until),
+                "credentials": [views.credential(each) for each in reversed(credentials)],
+                "revocations": [views.revocation(each) for each in newest_first],
+                "history": views.history(entries),
+            }
+        )
+
+    async def with_code(self, device_id: str, code: str, expires_at: datetime) -> Data:
+        shown = await self.device_show(device_id)
+        return views.present(
+            {
+                "device": shown["device"],
+                "code": code,
+                "expires_at": views.when(expires_at),
+                "est_url": self._est_url(),
+            }
+        )

@@ -1,0 +1,241 @@
+"""How the gateway and a leaf take the steps of a credential's life. The engine decides when."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from ssl import SSLContext
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ..ca.base import CertificateRequest, Holder, Issued, Issuer, Working
+from ..core.model import Credential, Device, DeviceKind, KeyRef
+from ..errors import CertificateUnacceptable, HubRefused, Internal, NotBootstrapped, RegistrarRefused
+from ..keys.base import KeyStore
+from ..pki import certificates, csr
+from ..store.base import Store
+from ..upstream.base import LinkCredential, Registry
+from .anchors import Anchors
+from .clock import Clock
+from .health import Health
+
+log = logging.getLogger(__name__)
+
+ClientContext = Callable[[LinkCredential], SSLContext]
+"""A TLS client context with this credential bound to it."""
+
+
+class LinkSwitch(Protocol):
+    async def switch(self, credential: LinkCredential) -> None:
+        """Connect to the hub with it; when that fails, go back to the present one and raise."""
+
+
+class CommonSteps:
+    """What both kinds share: looking for what was minted, and checking what was issued."""
+
+    def __init__(self, *, store: Store, clock: Clock, health: Health, issuer: Issuer, anchors: Anchors) -> None:
+        self._store = store
+        self._clock = clock
+        self._health = health
+        self._issuer = issuer
+        self._anchors = anchors
+
+    async def find(self, device: Device, credential: Credential) -> Issued | None:
+        return await self._find(self._issuer, self._certificate_request(device, credential))
+
+    async def _find(self, issuer: Issuer, request: CertificateRequest) -> Issued | None:
+        if not issuer.can_find:
+            return None
+        with self._health.watch(self._health.issuer):
+            found = await issuer.find(request)
+        if found is None:
+            return None
+        thumbprint = certificates.thumbprint(found.certificate)
+        # A renewal with the same key finds the certificate before it: that one is on record already.
+        known = await self._store.read(lambda tx: tx.credentials.by_thumbprint(thumbprint))
+        return None if known else found
+
+    def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
+        if credential.public_key_sha256 is None:
+            raise Internal("A credential without a public key was asked for.", device=device.device_id)
+        certificates.check_issued(
+            issued.certificate,
+            issued.chain,
+            self._anchors.known(),
+            device_id=device.device_id,
+            sans=device.sans,
+            public_key_sha256=credential.public_key_sha256,
+            server_auth=device.kind is DeviceKind.GATEWAY,
+            now=self._clock.now(),
+            later_than=later_than,
+        )
+
+    def _certificate_request(self, device: Device, credential: Credential) -> CertificateRequest:
+        if credential.csr is None:
+            raise Internal("A certificate was asked for without a CSR.", device=device.device_id)
+        return CertificateRequest(
+            device_id=device.device_id,
+            csr=credential.csr,
+            sans=device.sans,
+            server_auth=device.kind is DeviceKind.GATEWAY,
+            lifetime=self._lifetime(),
+        )
+
+    def _lifetime(self) -> timedelta | None:
+        return None
+
+
+class LeafSteps(CommonSteps):
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        health: Health,
+        issuer: Issuer,
+        anchors: Anchors,
+        registry: Registry,
+        lifetime: timedelta,
+    ) -> None:
+        super().__init__(store=store, clock=clock, health=health, issuer=issuer, anchors=anchors)
+        self._registry = registry
+        self._leaf_lifetime = lifetime
+
+    def _lifetime(self) -> timedelta:
+        return self._leaf_lifetime
+
+    async def make_key(self, device: Device, credential: Credential) -> Credential:
+        raise Internal("A leaf's key is made by the leaf.", device=device.device_id)
+
+    async def request(self, device: Device, credential: Credential) -> Issued | Working:
+        request = self._certificate_request(device, credential)
+        if credential.attempts and (found := await self._find(self._issuer, request)):
+            return found
+        with self._health.watch(self._health.issuer):
+            return await self._issuer.issue(request)
+
+    async def accept(self, device: Device, credential: Credential) -> None:
+        if device.in_hub:
+            return
+        with self._health.watch(self._health.registry):
+            identity = await self._registry.ensure(device.device_id)
+        if not identity.enabled:
+            why = identity.status_reason or "no reason given"
+            raise HubRefused(
+                f"{device.device_id} exists in the hub and is disabled there ({why}).", device=device.device_id
+            )
+
+
+class GatewaySteps(CommonSteps):
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        health: Health,
+        issuer: Issuer,
+        anchors: Anchors,
+        registry: Registry,
+        keys: KeyStore,
+        link: LinkSwitch,
+        client_context: ClientContext,
+        lifetime: timedelta,
+    ) -> None:
+        super().__init__(store=store, clock=clock, health=health, issuer=issuer, anchors=anchors)
+        self._registry = registry
+        self._keys = keys
+        self._link = link
+        self._client_context = client_context
+        self._gateway_lifetime = lifetime
+        self.bootstrap: Issuer | None = None
+        """The CA as seen with a person's token, while a bootstrap is under way."""
+        self.factory: LinkCredential | None = None
+        """A factory-made certificate to renew from, when there is no own one yet."""
+
+    def _lifetime(self) -> timedelta:
+        return self._gateway_lifetime
+
+    async def make_key(self, device: Device, credential: Credential) -> Credential:
+        assert credential.key is not None
+        label = f"gatewayd {device.device_id} {credential.generation}"
+        public_key = await self._keys.generate(credential.key.id, label, credential.key.algorithm)
+        key = self._keys.private_key(credential.key, public_key)
+        request = await asyncio.to_thread(csr.build, key, device.device_id, device.sans)
+        return replace(credential, csr=request, public_key_sha256=csr.public_key_sha256(public_key))
+
+    async def request(self, device: Device, credential: Credential) -> Issued | Working:
+        request = self._certificate_request(device, credential)
+        holder = await self._holder(device)
+        # A person's token first: while a bootstrap is under way, the registrar's application may not be known yet.
+        registrar = self.bootstrap or self._issuer
+        if credential.attempts:
+            try:
+                if found := await self._find(registrar, request):
+                    await self._anchors.learn(found)
+                    return found
+            except RegistrarRefused as error:
+                # Without a registrar nobody can look. Renewing goes before accounting: the service must live.
+                log.warning("cannot look for an earlier certificate of %s: %s", device.device_id, error)
+        with self._health.watch(self._health.issuer):
+            if holder is not None:
+                answer = await self._issuer.renew(request, holder)
+            elif self.bootstrap is not None or device.current is not None:
+                answer = await registrar.issue(request)
+            else:
+                raise NotBootstrapped(f"{device.device_id} has no certificate yet.", device=device.device_id)
+        if isinstance(answer, Issued):
+            await self._anchors.learn(answer)
+        return answer
+
+    async def _holder(self, device: Device) -> Holder | None:
+        """The present certificate, when it can renew itself: valid, and with the names that are wanted now (a CA
+        refuses a renewal for other names; the registrar then asks anew)."""
+        present = await self.live(device) or self.factory
+        if present is None:
+            return None
+        valid = present.certificate.not_valid_after_utc > self._clock.now()
+        if not valid or set(certificates.sans_of(present.certificate)) != set(device.sans):
+            return None
+        return Holder(present.certificate, present.private_key, lambda: self._client_context(present))
+
+    async def live(self, device: Device) -> LinkCredential | None:
+        """The current credential as TLS takes it."""
+        current = await self._store.read(lambda tx: tx.credentials.current(device.device_id))
+        return self.as_link(current) if current is not None and current.certificate is not None else None
+
+    def as_link(self, credential: Credential) -> LinkCredential:
+        assert credential.certificate is not None
+        assert credential.key is not None
+        return self.with_key(
+            x509.load_der_x509_certificate(credential.certificate),
+            tuple(x509.load_der_x509_certificate(each) for each in credential.chain),
+            credential.key,
+        )
+
+    def with_key(
+        self, certificate: x509.Certificate, chain: tuple[x509.Certificate, ...], ref: KeyRef
+    ) -> LinkCredential:
+        public_key = certificate.public_key()
+        if not isinstance(public_key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+            raise CertificateUnacceptable("The certificate's key is neither EC nor RSA.")
+        return LinkCredential(certificate, chain, self._keys.private_key(ref, public_key))
+
+    async def accept(self, device: Device, credential: Credential) -> None:
+        if credential.certificate is None:
+            raise CertificateUnacceptable("There is no certificate to accept.", device=device.device_id)
+        new = self.as_link(credential)
+        try:
+            await self._link.switch(new)
+        except HubRefused:
+            if device.in_hub:
+                raise
+            # The first time the identity may be missing. Connecting comes first: a gateway whose identity an
+            # administrator has made needs no rights on the registry.
+            with self._health.watch(self._health.registry):
+                await self._registry.ensure(device.device_id)
+            await self._link.switch(new)

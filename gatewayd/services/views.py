@@ -1,0 +1,210 @@
+"""What an administrator is shown, as docs/json.md defines it. Pure: records in, plain data out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..core import lifecycle
+from ..core import revocation as table
+from ..core.model import (
+    Credential,
+    Device,
+    DeviceKind,
+    DeviceState,
+    JournalEntry,
+    Milestone,
+    MilestoneProgress,
+    Revocation,
+)
+from ..errors import GatewayError, all_errors
+from ..keys.base import TokenStatus
+from ..upstream.base import LinkStatus
+from .health import Proven
+
+Data = dict[str, Any]
+
+CLOSED_SHOWN = 10
+
+
+def when(moment: datetime | None) -> str | None:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment is not None else None
+
+
+def present(data: Data) -> Data:
+    """Without the keys whose value is not known."""
+    return {key: value for key, value in data.items() if value is not None}
+
+
+def device_state(device: Device, current: Credential | None, unfinished: bool, now: datetime) -> str:
+    if device.state is DeviceState.REVOKED:
+        return "revoked"
+    if current is None:
+        return "enrolling" if unfinished else "new"
+    return "active" if current.not_after is not None and now < current.not_after else "expired"
+
+
+def hub_state(device: Device, revocations: Iterable[Revocation]) -> str:
+    mine = [each for each in revocations if each.device_id == device.device_id]
+    if device.state is DeviceState.REVOKED and any(table.is_done(each, Milestone.VERIFIED) for each in mine):
+        return "disabled"
+    return "present" if device.in_hub else "absent"
+
+
+def device(
+    record: Device, current: Credential | None, unfinished: bool, revocations: Iterable[Revocation], now: datetime
+) -> Data:
+    live: Data = {}
+    if current is not None:
+        live = {
+            "generation": current.generation,
+            "serial": current.serial,
+            "thumbprint": current.thumbprint,
+            "not_before": when(current.not_before),
+            "not_after": when(current.not_after),
+            "renew_at": when(current.renew_at),
+            "key_algorithm": str(current.key.algorithm) if current.key else None,
+        }
+    return present(
+        {
+            "device_id": record.device_id,
+            "kind": str(record.kind),
+            "state": device_state(record, current, unfinished, now),
+            "hub_state": hub_state(record, revocations),
+            "sans": [str(san) for san in record.sans],
+            "created_at": when(record.created_at),
+            **live,
+        }
+    )
+
+
+def credential(record: Credential) -> Data:
+    return present(
+        {
+            "generation": record.generation,
+            "state": str(record.state),
+            "created_at": when(record.created_at),
+            "updated_at": when(record.updated_at),
+            "key_algorithm": str(record.key.algorithm) if record.key else None,
+            "serial": record.serial,
+            "thumbprint": record.thumbprint,
+            "not_before": when(record.not_before),
+            "not_after": when(record.not_after),
+            "renew_at": when(record.renew_at),
+            **progress_of(record),
+        }
+    )
+
+
+def progress_of(record: Credential) -> Data:
+    return present(
+        {
+            "attempts": record.attempts or None,
+            "next_attempt_at": when(record.next_attempt_at),
+            "last_error": record.last_error,
+        }
+    )
+
+
+def revocation(record: Revocation) -> Data:
+    return {
+        "device_id": record.device_id,
+        "serial": record.serial,
+        "reason": str(record.reason),
+        "origin": record.origin,
+        "known_at": when(record.known_at),
+        "open": not table.is_closed(record),
+        "milestones": [_milestone(each, record.progress.get(each, MilestoneProgress())) for each in Milestone],
+    }
+
+
+def _milestone(milestone: Milestone, progress: MilestoneProgress) -> Data:
+    return present(
+        {
+            "name": str(milestone),
+            "attempts": progress.attempts,
+            "done_at": when(progress.done_at),
+            "next_attempt_at": when(progress.next_attempt_at),
+            "last_error": progress.last_error,
+            "evidence": progress.evidence,
+        }
+    )
+
+
+def revocations_shown(records: Iterable[Revocation]) -> list[Data]:
+    """The open ones, oldest first; then the latest closed ones."""
+    ordered = sorted(records, key=lambda each: each.known_at)
+    still_open = [each for each in ordered if not table.is_closed(each)]
+    closed = [each for each in reversed(ordered) if table.is_closed(each)]
+    return [revocation(each) for each in [*still_open, *closed[:CLOSED_SHOWN]]]
+
+
+def history(entries: Iterable[JournalEntry]) -> list[Data]:
+    return [{"at": when(e.at), "who": e.who, "what": e.what, "outcome": e.outcome, "detail": e.detail} for e in entries]
+
+
+def token(status: TokenStatus) -> Data:
+    return present(
+        {
+            "state": str(status.state),
+            "label": status.label or None,
+            "serial": status.serial or None,
+            "model": status.model or None,
+            "manufacturer": status.manufacturer or None,
+            "module": status.module,
+            "detail": status.detail or None,
+            "since": when(status.since),
+        }
+    )
+
+
+def peer(proven: Proven) -> Data:
+    return present(
+        {
+            "last_success_at": when(proven.last_success_at),
+            "last_error": proven.last_error,
+            "last_error_at": when(proven.last_error_at),
+        }
+    )
+
+
+def link(status: LinkStatus) -> Data:
+    return present(
+        {
+            "state": str(status.state),
+            "since": when(status.since),
+            "detail": status.detail or None,
+            "serial": status.serial,
+        }
+    )
+
+
+def waiting(what: str, error: type[GatewayError], device_id: str | None = None) -> Data:
+    return present({"what": what, "device_id": device_id, "error": error.name(), "remedy": error.remedy})
+
+
+def waiting_for_person(last_error: str | None, device_id: str) -> Data | None:
+    """A recorded failure, if it is one that a person has to mend."""
+    if last_error is None:
+        return None
+    name, _, sentence = last_error.partition(": ")
+    error = all_errors().get(name)
+    if error is None or error.fault != "operator":
+        return None
+    return waiting(sentence, error, device_id)
+
+
+def counts(states: Iterable[str]) -> Data:
+    table_ = {"new": 0, "enrolling": 0, "active": 0, "expired": 0, "revoked": 0}
+    for state in states:
+        table_[state] += 1
+    return table_
+
+
+def unfinished(record: Credential) -> bool:
+    return record.state in lifecycle.UNFINISHED
+
+
+def is_leaf(record: Device) -> bool:
+    return record.kind is DeviceKind.LEAF
