@@ -1,0 +1,326 @@
+"""One connection through azure-iot-device: its client bent to a key that is no file, and held to our time limits.
+
+Imported on the first connect only: the SDK takes 33 MB. What it forces on us, as read in the source of 2.14.0:
+
+- It loads a client certificate from files and offers no other way; so one wrapper sits on the two private methods
+  that build its TLS contexts (``tests/unit/test_upstream_sdk.py`` fails when they change).
+- All its clients share one thread, in which also TCP and TLS handshakes run; a connect waits up to 60 s there and
+  everything behind it queues. It cannot be cancelled, but its socket can be shut down, upon which it unwinds by its
+  own ordinary ways: that is what ``Wire`` is for.
+- A twin request whose answer is lost with the connection never ends; so each call also ends with the connection.
+- A call that is cancelled is completed later all the same, with a traceback; so calls are left to end by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import re
+import socket
+import ssl
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final
+
+from azure.iot.device import Message, exceptions
+from azure.iot.device.aio import IoTHubDeviceClient
+from azure.iot.device.common.http_transport import HTTPTransport
+from azure.iot.device.common.models.x509 import X509
+from azure.iot.device.common.mqtt_transport import MQTTTransport
+from paho.mqtt.client import connack_string
+
+from ..errors import GatewayError, HubRefused, HubRejected, HubThrottled, HubUnreachable
+from .base import LinkCredential
+
+Bind = Callable[[ssl.SSLContext, Any, Any, Any], None]
+"""``bind(context, certificate, chain, private_key)``: make the context authenticate with that key."""
+
+_CONNACK: Final = {connack_string(code): code for code in (4, 5)}
+_CERTIFICATE_ALERT: Final = re.compile(r"_ALERT_(\w*CERTIFICATE\w*|UNKNOWN_CA|ACCESS_DENIED)$")
+"""The alerts by which a TLS server turns down the client's certificate (RFC 5246, 7.2.2), as OpenSSL names them."""
+
+_FAILURES: Final = (exceptions.ClientError, exceptions.OperationCancelled, exceptions.OperationTimeout)
+"""What a call into the client raises (``handle_result`` in its async_clients.py)."""
+
+logger = logging.getLogger(__name__)
+
+# The SDK and paho report everything twice: to the caller, which is us, and to the log, there with tracebacks.
+if not logger.isEnabledFor(logging.DEBUG):
+    for _name in ("azure.iot.device", "paho"):
+        logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+class Wire:
+    """The sockets of one client, so that they can be shut down under it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sockets: weakref.WeakSet[ssl.SSLSocket] = weakref.WeakSet()
+        self.is_cut = False
+
+    def watch(self, context: ssl.SSLContext) -> None:
+        """Know each socket that ``context`` wraps from now on, before its handshake begins."""
+        opened = self._opened
+
+        class Watched(ssl.SSLSocket):
+            def do_handshake(self, block: bool = False) -> None:
+                opened(self)
+                super().do_handshake(block)
+
+        context.sslsocket_class = Watched
+
+    def _opened(self, sock: ssl.SSLSocket) -> None:
+        with self._lock:
+            if self.is_cut:
+                raise ConnectionAbortedError("cut before the handshake")
+            self._sockets.add(sock)
+
+    def cut(self) -> None:
+        """Shut down what is open and let nothing open any more."""
+        with self._lock:
+            self.is_cut = True
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    # Not SSLSocket.shutdown: it would pull the TLS state from under the thread that is using it.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class BoundX509(X509):  # type: ignore[misc] # the SDK is not typed
+    """Stands where the SDK expects two file names, and carries a key that it never sees."""
+
+    def __init__(self, credential: LinkCredential, bind: Bind, wire: Wire) -> None:
+        super().__init__(cert_file=None, key_file=None)
+        self._credential = credential
+        self._bind = bind
+        self._wire = wire
+
+    def prepare(self, context: ssl.SSLContext) -> None:
+        self._bind(context, self._credential.certificate, self._credential.chain, self._credential.private_key)
+        self._wire.watch(context)
+
+
+def _with_bound_key(build: Callable[[Any], ssl.SSLContext]) -> Callable[[Any], ssl.SSLContext]:
+    """``_create_ssl_context`` for a BoundX509: let the SDK build the context as for no certificate, then bind ours."""
+
+    @functools.wraps(build)
+    def build_and_bind(transport: Any) -> ssl.SSLContext:
+        held = transport._x509_cert
+        if not isinstance(held, BoundX509):
+            return build(transport)
+        transport._x509_cert = None
+        try:
+            context = build(transport)
+        finally:
+            transport._x509_cert = held
+        held.prepare(context)
+        return context
+
+    return build_and_bind
+
+
+for _transport in (MQTTTransport, HTTPTransport):
+    _transport._create_ssl_context = _with_bound_key(_transport._create_ssl_context)
+
+
+class Session:
+    """One client with one credential, from ``open`` to the end of its threads. For use on one event loop."""
+
+    def __init__(
+        self,
+        host: str,
+        device_id: str,
+        credential: LinkCredential,
+        *,
+        bind: Bind,
+        trust_pem: str | None,
+        timeout: float,
+        on_down: Callable[[Session], None],
+    ) -> None:
+        """``on_down`` is called on the loop, once, when a connection that was up is lost; not after ``close``."""
+        self._host = host
+        self._device_id = device_id
+        self._trust_pem = trust_pem
+        self._timeout = timeout
+        self._on_down = on_down
+        self._wire = Wire()
+        self._x509 = BoundX509(credential, bind, self._wire)
+        self._loop = asyncio.get_running_loop()
+        self._client: Any = None
+        self._opening: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Future[None]] = set()
+        self._ending: asyncio.Task[None] | None = None
+        self._up = False
+        self.down = asyncio.Event()
+        """Set when the connection is gone, for whatever reason."""
+
+    async def open(self) -> None:
+        """Returns at CONNACK 0. Raises HubRefused, HubUnreachable, and what ``bind`` raises; then ``close`` it."""
+        self._opening = asyncio.create_task(self._open())
+        await self._bounded(self._opening, "accept the connection", ends_with_connection=False)
+        self._up = True
+        self._state_changed()
+        if self.down.is_set():
+            raise self._lost()
+
+    async def report(self, properties: Mapping[str, Any]) -> None:
+        await self._bounded(self._client.patch_twin_reported_properties(dict(properties)), "take the reported state")
+
+    async def send(self, payload: str, message_id: str, kind: str) -> None:
+        message = Message(payload, message_id, content_encoding="utf-8", content_type="application/json")
+        message.custom_properties["type"] = kind
+        await self._bounded(self._client.send_message(message), "take the message")
+
+    async def close(self) -> None:
+        """Disconnect and end the client's threads; returns after twice the time limit at the latest, with the rest
+        going on by itself. Never raises."""
+        self._up = False
+        self.down.set()
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+        await asyncio.wait({self._ending}, timeout=2 * self._timeout)
+        if not self._ending.done():
+            logger.warning("The hub client of %s does not end; its thread is stuck.", self._device_id)
+
+    def cut(self) -> None:
+        """Make whatever is under way fail now."""
+        self._wire.cut()
+
+    async def _open(self) -> None:
+        self._client = await asyncio.to_thread(self._create)
+        self._client.on_connection_state_change = self._signal
+        if not self._wire.is_cut:
+            await self._client.connect()
+
+    def _create(self) -> Any:
+        # Blocks: it waits for the SDK's one thread.
+        return IoTHubDeviceClient.create_from_x509_certificate(
+            self._x509,
+            self._host,
+            self._device_id,
+            server_verification_cert=self._trust_pem,
+            auto_connect=False,
+            connection_retry=False,
+            ensure_desired_properties=False,
+        )
+
+    def _signal(self) -> None:
+        # In a thread of the SDK's, possibly when the loop has ended.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._state_changed)
+
+    def _state_changed(self) -> None:
+        if self._up and not self._client.connected:
+            self._go_down()
+
+    def _go_down(self) -> None:
+        self._up = False
+        self.down.set()
+        self._on_down(self)
+
+    async def _bounded(self, work: Awaitable[None], what: str, *, ends_with_connection: bool = True) -> None:
+        call = asyncio.ensure_future(work)
+        self._calls.add(call)
+        call.add_done_callback(self._forget)
+        waiting: set[asyncio.Future[Any]] = {call}
+        if ends_with_connection:
+            waiting.add(asyncio.create_task(self.down.wait()))
+        try:
+            await asyncio.wait(waiting, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for other in waiting - {call}:
+                other.cancel()
+        if call.done():
+            try:
+                call.result()
+            except Exception as error:
+                self._state_changed()  # the SDK's own notice may come later than its error
+                raise translated(error, self._device_id) from None
+        elif ends_with_connection and self.down.is_set():
+            raise self._lost()
+        else:
+            self.cut()
+            if self._up:
+                self._go_down()
+            raise HubUnreachable(
+                f"The hub did not {what} of {self._device_id} within {self._timeout:g} seconds.", device=self._device_id
+            )
+
+    def _forget(self, call: asyncio.Future[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # has been seen, even if nobody waits for it any more
+
+    def _lost(self) -> HubUnreachable:
+        return HubUnreachable(f"The hub connection of {self._device_id} was lost.", device=self._device_id)
+
+    async def _end(self) -> None:
+        if self._client is None or not self._client.connected:
+            self.cut()  # there is nothing to take leave of, and a connect under way fails now
+        if self._opening is not None:
+            await asyncio.wait({self._opening})
+        if self._client is None:
+            return
+        # The first attempt fails when the connection breaks at this very moment; the second finds it broken.
+        for _ in range(2):
+            cutter = self._loop.call_later(self._timeout, self.cut)
+            try:
+                await self._client.shutdown()
+                break
+            except _FAILURES:
+                continue
+            finally:
+                cutter.cancel()
+        for call in self._calls:
+            call.cancel()  # twin requests: nothing will complete them any more
+
+
+def translated(error: Exception, device_id: str) -> GatewayError:
+    """What the SDK raised, in our words."""
+    for cause in _causes(error):
+        if isinstance(cause, GatewayError):  # bind raised it
+            return cause
+        if isinstance(cause, exceptions.ServiceError):
+            return _service_error(cause, device_id)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            reason = f"its certificate is not trusted: {cause.verify_message}"
+            return HubUnreachable(f"The hub of {device_id} cannot be reached: {reason}.", device=device_id)
+        if isinstance(cause, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.search(cause.reason or "")):
+            said = alert[1].lower().replace("_", " ")
+            return HubRefused(f"The hub refuses the certificate of {device_id} (TLS alert: {said}).", device=device_id)
+        if isinstance(cause, ssl.SSLError):
+            reason = f"TLS failed ({cause.reason or cause.strerror or type(cause).__name__})"
+            return HubUnreachable(f"The hub of {device_id} cannot be reached: {reason}.", device=device_id)
+        if isinstance(cause, OSError):
+            reason = cause.strerror or str(cause) or type(cause).__name__
+            return HubUnreachable(f"The hub of {device_id} cannot be reached: {reason}.", device=device_id)
+    root = list(_causes(error))[-1]
+    if isinstance(error, exceptions.CredentialError):
+        code = _CONNACK.get(str(root))
+        said = f"CONNACK {code}" if code else str(root)
+        return HubRefused(f"The hub refuses the connection of {device_id} ({said}).", device=device_id)
+    if isinstance(error, ValueError):
+        return HubRejected(f"The message of {device_id} is not one that the hub takes: {error}", device=device_id)
+    if isinstance(
+        error, exceptions.NoConnectionError | exceptions.ConnectionDroppedError | exceptions.OperationCancelled
+    ):
+        return HubUnreachable(f"The hub connection of {device_id} was lost.", device=device_id)
+    return HubUnreachable(f"The hub of {device_id} cannot be reached: {root or type(root).__name__}.", device=device_id)
+
+
+def _service_error(error: Exception, device_id: str) -> GatewayError:
+    status = int(found[0]) if (found := re.search(r"\d{3}$", str(error))) else 0
+    said = f"The hub did not take the reported state of {device_id} (status {status})."
+    if status == 429:
+        return HubThrottled(said, device=device_id)
+    return HubRejected(said, device=device_id) if 400 <= status < 500 else HubUnreachable(said, device=device_id)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """From what the SDK raised down to what made it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__
