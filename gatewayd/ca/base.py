@@ -87,7 +87,8 @@ class Issuer(Protocol):
     can_find: bool
 
     async def revoke(self, certificate: x509.Certificate, reason: RevocationReason) -> str:
-        """As registrar; idempotent: an already revoked certificate is no error. Returns the CA's evidence, a sentence."""
+        """As registrar; idempotent: an already revoked certificate is no error. Returns the CA's evidence, one
+        sentence."""
 
     async def anchors(self) -> tuple[x509.Certificate, ...]:
         """The CA's certificates, root included: what leaves get as ``/cacerts``."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -71,6 +72,29 @@ def self_signed(private_key: PrivateKey, common_name: str, lifetime: timedelta, 
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .sign(private_key, signature_hash(private_key))
     )
+
+
+def chain_of(certificate: x509.Certificate, candidates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """The issuers of ``certificate`` among ``candidates``, its own issuer first, as far up as they reach. What cannot
+    be read does not take part."""
+    pool = list(candidates)
+    chain: list[x509.Certificate] = []
+    child = certificate
+    while (issuer := next((each for each in pool if _issued_by(child, each)), None)) is not None:
+        pool.remove(issuer)
+        if issuer == child:
+            continue
+        chain.append(issuer)
+        child = issuer
+    return tuple(chain)
+
+
+def _issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        child.verify_directly_issued_by(issuer)
+    except (*PARSE_ERRORS, InvalidSignature):
+        return False
+    return True
 
 
 def check_issued(

@@ -1,0 +1,104 @@
+"""A client of EST (RFC 7030), as far as a certificate's holder needs one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from ssl import SSLContext
+from typing import Final
+
+from cryptography import x509
+
+from ..errors import CertificateUnacceptable, GatewayError, IssuerRejected, IssuerUnconfigured, IssuerUnreachable
+from ..pki.certificates import chain_of, public_key_sha256_of
+from ..pki.csr import public_key_sha256
+from ..pki.parsing import PARSE_ERRORS
+from ..pki.pkcs7 import read_certs_only
+from .base import Issued, Working
+from .http import Answer, exchange
+
+_LIMIT: Final = 1024 * 1024
+_COME_BACK: Final = 60.0
+"""Seconds, when a 202 lacks the Retry-After that RFC 7030, 4.2.3 asks for."""
+
+
+class EstClient:
+    """``url`` ends in ``/.well-known/est`` (or a label below it); ``tls`` is for calls that need no client
+    certificate; ``timeout`` in seconds for each call."""
+
+    def __init__(self, url: str, tls: SSLContext, timeout: float) -> None:
+        self._url = url.rstrip("/")
+        self._tls = tls
+        self._timeout = timeout
+
+    async def cacerts(self) -> tuple[x509.Certificate, ...]:
+        """The CA's certificates (4.1). Raises IssuerUnreachable, IssuerUnconfigured, IssuerRejected,
+        CertificateUnacceptable."""
+        answer = await exchange(
+            "GET", f"{self._url}/cacerts", tls=self._tls, within=self._timeout, limit=_LIMIT, headers={}
+        )
+        _accept(answer, "name its certificates", None)
+        return _read(answer)
+
+    async def simpleenroll(self, csr: bytes, context: SSLContext, device_id: str) -> Issued | Working:
+        """A certificate for this DER request (4.2.1), asked for over ``context``, whose client certificate says who
+        asks. Raises as ``cacerts`` does."""
+        return await self._enroll("simpleenroll", csr, context, device_id)
+
+    async def simplereenroll(self, csr: bytes, context: SSLContext, device_id: str) -> Issued | Working:
+        """The same for the subject and names of the present certificate (4.2.2)."""
+        return await self._enroll("simplereenroll", csr, context, device_id)
+
+    async def _enroll(self, operation: str, csr: bytes, context: SSLContext, device_id: str) -> Issued | Working:
+        answer = await exchange(
+            "POST",
+            f"{self._url}/{operation}",
+            tls=context,
+            within=self._timeout,
+            limit=_LIMIT,
+            headers={"Content-Type": "application/pkcs10", "Content-Transfer-Encoding": "base64"},
+            body=base64.encodebytes(csr),
+        )
+        if answer.status == 202:
+            return Working(answer.retry_after if answer.retry_after is not None else _COME_BACK)
+        _accept(answer, f"issue a certificate for {device_id}", device_id)
+        return _issued(_read(answer), csr, device_id)
+
+
+def _accept(answer: Answer, doing: str, device: str | None) -> None:
+    if answer.status == 200:
+        return
+    raise _failure(answer.status)(
+        f"The EST server did not {doing}: HTTP {answer.status}.", device=device, retry_after=answer.retry_after
+    )
+
+
+def _failure(status: int) -> type[GatewayError]:
+    if status >= 500 or status in (408, 429):
+        return IssuerUnreachable
+    # Not known, not allowed, or no such path: a person has to look, and the request itself was not called bad.
+    return IssuerUnconfigured if status < 400 or status in (401, 403, 404, 405) else IssuerRejected
+
+
+def _read(answer: Answer) -> tuple[x509.Certificate, ...]:
+    """Certs-only CMS in base64 with or without line breaks (RFC 8951), or binary as some servers send it."""
+    if answer.body[:1] == b"\x30" and answer.body[1:2] >= b"\x80":
+        return read_certs_only(answer.body)
+    try:
+        return read_certs_only(base64.b64decode(b"".join(answer.body.split()), validate=True))
+    except binascii.Error:
+        raise CertificateUnacceptable("The EST server's answer is not base64.") from None
+
+
+def _issued(found: tuple[x509.Certificate, ...], csr: bytes, device_id: str) -> Issued:
+    """The certificate for the request's key is the one that was issued, wherever it stands in the answer."""
+    key = public_key_sha256(x509.load_der_x509_csr(csr).public_key())
+    try:
+        for certificate in found:
+            if public_key_sha256_of(certificate) == key:
+                return Issued(certificate, chain_of(certificate, found))
+    except PARSE_ERRORS:
+        raise CertificateUnacceptable(
+            "The EST server sent a certificate that cannot be read.", device=device_id
+        ) from None
+    raise CertificateUnacceptable(f"The EST server sent no certificate for the key of {device_id}.", device=device_id)

@@ -1,0 +1,104 @@
+"""One request, one bounded answer: what every call to a CA over HTTPS has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ssl import SSLContext
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from ..errors import IssuerUnreachable
+
+_CHUNK = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, complete and within bounds, whatever its status."""
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+    """Seconds, when the peer names a time to come back."""
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace").removeprefix("\ufeff").strip()
+
+
+async def exchange(
+    method: str,
+    url: str,
+    *,
+    tls: SSLContext,
+    within: float,
+    limit: int,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+) -> Answer:
+    """Send one request on a connection of its own, and never again by itself.
+
+    A connection that was kept open may die at the very moment it is used, and would leave open whether the CA has seen
+    the request; the handshake saved is not worth a certificate minted twice.
+
+    ``within`` (seconds) covers everything from connecting to the last byte; ``limit`` (bytes) bounds the body.
+    Raises IssuerUnreachable when there is no complete answer within both.
+    """
+    host = urlsplit(url).netloc
+    try:
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=tls, force_close=True),
+                timeout=aiohttp.ClientTimeout(total=within),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            ) as session,
+            session.request(
+                method,
+                url,
+                data=body,
+                headers={**headers, "Accept-Encoding": "identity"},
+                allow_redirects=False,  # credentials go to the configured host only
+            ) as response,
+        ):
+            received = bytearray()
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                received += chunk
+                if len(received) > limit:
+                    raise IssuerUnreachable(f"{host} sent more than {limit} bytes, which is no answer to read.")
+            return Answer(response.status, bytes(received), _retry_after(response.headers.get("Retry-After")))
+    except TimeoutError:
+        raise IssuerUnreachable(f"{host} did not answer within {within:g} s.") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise IssuerUnreachable(f"{host} could not be asked: {_reason(error)}.") from None
+
+
+def _reason(error: Exception) -> str:
+    """In words of our own: what a library says may quote the request."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its TLS certificate is not trusted"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name does not resolve"
+        case aiohttp.ClientSSLError():
+            return "TLS could not be established"
+        case aiohttp.ClientConnectorError():
+            return error.os_error.strerror or "no connection"
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
+            return "the connection broke before the answer was complete"
+    return "it does not speak HTTP properly"
+
+
+def _retry_after(value: str | None) -> float | None:
+    """RFC 9110, 10.2.3: seconds or a date."""
+    if value is None:
+        return None
+    try:
+        if value.isascii() and value.isdigit():
+            return float(value)
+        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return None
