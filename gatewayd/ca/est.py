@@ -23,26 +23,24 @@ _COME_BACK: Final = 60.0
 
 
 class EstClient:
-    """``url`` ends in ``/.well-known/est`` (or a label below it); ``tls`` is for calls that need no client
-    certificate; ``timeout`` in seconds for each call."""
+    """``url`` ends in ``/.well-known/est`` (or a label below it); ``timeout`` in seconds for each call. Who asks is
+    said by the client certificate that each call's ``context`` has bound to it."""
 
-    def __init__(self, url: str, tls: SSLContext, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float) -> None:
         self._url = url.rstrip("/")
-        self._tls = tls
         self._timeout = timeout
 
-    async def cacerts(self) -> tuple[x509.Certificate, ...]:
+    async def cacerts(self, context: SSLContext) -> tuple[x509.Certificate, ...]:
         """The CA's certificates (4.1). Raises IssuerUnreachable, IssuerUnconfigured, IssuerRejected,
         CertificateUnacceptable."""
         answer = await exchange(
-            "GET", f"{self._url}/cacerts", tls=self._tls, within=self._timeout, limit=_LIMIT, headers={}
+            "GET", f"{self._url}/cacerts", tls=context, within=self._timeout, limit=_LIMIT, headers={}
         )
         _accept(answer, "name its certificates", None)
         return _read(answer)
 
     async def simpleenroll(self, csr: bytes, context: SSLContext, device_id: str) -> Issued | Working:
-        """A certificate for this DER request (4.2.1), asked for over ``context``, whose client certificate says who
-        asks. Raises as ``cacerts`` does."""
+        """A certificate for this DER request (4.2.1). Raises as ``cacerts`` does."""
         return await self._enroll("simpleenroll", csr, context, device_id)
 
     async def simplereenroll(self, csr: bytes, context: SSLContext, device_id: str) -> Issued | Working:

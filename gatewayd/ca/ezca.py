@@ -46,7 +46,7 @@ class EzcaIssuer:
     ``tokens`` speak for the registrar: the gateway's own application, or, at bootstrap, a person. ``requester`` is the
     object id of the gateway's application, for which domains are registered either way. ``known`` gives the CA
     certificates that are known so far: V1, V2 and the listing answer with the certificate alone, and its chain is made
-    up from these. ``est`` renews EC keys; without it they are not renewed here.
+    up from these.
     """
 
     can_find = True
@@ -59,14 +59,12 @@ class EzcaIssuer:
         *,
         requester: str,
         known: Callable[[], Sequence[x509.Certificate]],
-        est: EstClient | None,
     ) -> None:
         self._settings = settings
         self._tokens = tokens
         self._tls = tls
         self._requester = OwnerSettings(requester, "gatewayd")
         self._known = known
-        self._est = est
         self._registered: set[str] = set()
         self._renewal = 0
         """Index of the newest renewal call that this server knows, as far as we have found out."""
@@ -100,7 +98,7 @@ class EzcaIssuer:
             return None
         if len(found) > 1:
             log.warning("EZCA has issued %d valid certificates for one key of %s", len(found), request.device_id)
-        return await self._with_chain(max(found, key=lambda each: each.not_valid_before_utc), ())
+        return self._with_chain(Issued(max(found, key=lambda each: each.not_valid_before_utc), ()))
 
     async def revoke(self, certificate: x509.Certificate, reason: RevocationReason) -> str:
         device = certificates.common_name(certificate)
@@ -118,12 +116,11 @@ class EzcaIssuer:
         return f"EZCA revoked certificate {serial}{f' ({words})' if words else ''}."
 
     async def anchors(self) -> tuple[x509.Certificate, ...]:
-        """The known ones; before any is known, those that EZCA's EST names. Raises IssuerUnconfigured without EST."""
+        """The known ones: the REST API names them with an issued certificate only, and EST only to a certificate's
+        holder. Raises IssuerUnconfigured when none is known."""
         if known := tuple(self._known()):
             return known
-        if self._est is None:
-            raise IssuerUnconfigured("The CA's certificates are not known before it has issued the first one.")
-        return await self._est.cacerts()
+        raise IssuerUnconfigured("The CA's certificates are not known before it has issued the first one.")
 
     async def _register(self, device_id: str) -> None:
         """EZCA issues for registered domains only, and refuses to register one twice: so look first."""
@@ -145,13 +142,24 @@ class EzcaIssuer:
         return await asyncio.to_thread(wire.has_domain, answer, call, self._settings, device_id)
 
     async def _renew_over_est(self, request: CertificateRequest, holder: Holder) -> Issued | Working:
-        if self._est is None:
+        if not self._settings.est_url:
             raise IssuerUnconfigured(
                 f"{request.device_id} has an EC key, which EZCA renews over EST only, and [ezca] est_url is empty.",
                 device=request.device_id,
             )
-        answer = await self._est.simpleenroll(request.csr, holder.client_context(), request.device_id)
-        return answer if isinstance(answer, Working) else await self._with_chain(answer.certificate, answer.chain)
+        est = EstClient(self._settings.est_url, self._settings.timeout)
+        context = holder.client_context()
+        answer = await est.simpleenroll(request.csr, context, request.device_id)
+        if isinstance(answer, Working):
+            return answer
+        issued = self._with_chain(answer)
+        if issued.chain:
+            return issued
+        try:  # the CA may have a new issuing certificate
+            return Issued(issued.certificate, certificates.chain_of(issued.certificate, await est.cacerts(context)))
+        except GatewayError as error:
+            log.warning("the chain of the new certificate of %s stays unknown: %s", request.device_id, error)
+            return issued
 
     async def _renew_by_jwt(self, request: CertificateRequest, current: x509.Certificate, token: str) -> Issued:
         call = wire.Call(f"renew the certificate of {request.device_id}", request.device_id, as_registrar=False)
@@ -164,23 +172,15 @@ class EzcaIssuer:
                 log.info("EZCA does not know %s (HTTP %d)", name, answer.status)
                 continue
             self._renewal = version
-            issued = read(answer, call)
-            return await self._with_chain(issued.certificate, issued.chain)
+            return self._with_chain(read(answer, call))
         raise IssuerUnconfigured(
             f"EZCA did not {call.doing}: it knows none of the renewal calls; check [ezca] url.",
             device=request.device_id,
         )
 
-    async def _with_chain(self, certificate: x509.Certificate, came: Sequence[x509.Certificate]) -> Issued:
-        """Make up the chain that an answer leaves out. It proves nothing; whether it holds is checked by whoever
-        uses the certificate."""
-        chain = tuple(came) or certificates.chain_of(certificate, self._known())
-        if not chain and self._est is not None:
-            try:
-                chain = certificates.chain_of(certificate, await self._est.cacerts())
-            except (IssuerUnreachable, IssuerUnconfigured, IssuerRejected, CertificateUnacceptable) as error:
-                log.warning("the chain of a new certificate stays unknown: %s", error)
-        return Issued(certificate, chain)
+    def _with_chain(self, issued: Issued) -> Issued:
+        """Make up the chain that an answer leaves out. That proves nothing: whoever uses the certificate checks it."""
+        return Issued(issued.certificate, issued.chain or certificates.chain_of(issued.certificate, self._known()))
 
     async def _is_revoked(self, thumbprint: str) -> bool:
         """False also when it cannot be found out: the failure that made us look is then the one to tell."""
