@@ -44,7 +44,8 @@ _SELECT = f"SELECT credentials.*, chains.certificates FROM credentials {_CHAIN}"
 
 # Word for word as in the schema, or SQLite could not use its partial indexes. INDEXED BY turns that into an error: the
 # planner, left alone, would take the index on state and walk all current credentials.
-IS_UNFINISHED = "state IN ('wanted', 'keying', 'keyed', 'requesting', 'pending', 'issued', 'accepting')"
+UNFINISHED_STATES = ("wanted", "keying", "keyed", "requesting", "pending", "issued", "accepting")
+_IS_UNFINISHED = f"state IN ({', '.join(map(repr, UNFINISHED_STATES))})"
 _IS_DUE = "state = 'current' AND renew_at IS NOT NULL"
 
 DUE = f"""
@@ -53,7 +54,7 @@ DUE = f"""
 """
 UNFINISHED = f"""
     SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_unfinished {_CHAIN}
-    WHERE {IS_UNFINISHED} AND ifnull(next_attempt_at, 0) <= ?
+    WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) <= ?
     ORDER BY created_at, credentials.rowid
 """
 NEXT_RENEWAL = f"""
@@ -61,7 +62,7 @@ NEXT_RENEWAL = f"""
 """
 NEXT_ATTEMPT = f"""
     SELECT next_attempt_at FROM credentials INDEXED BY credentials_unfinished
-    WHERE {IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > 0 ORDER BY ifnull(next_attempt_at, 0) LIMIT 1
+    WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > 0 ORDER BY ifnull(next_attempt_at, 0) LIMIT 1
 """
 
 
