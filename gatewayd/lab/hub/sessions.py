@@ -1,4 +1,4 @@
-"""MQTT sessions: CleanSession 0 keeps a device's subscriptions from one connection to the next (MQTT 3.1.1, 3.1.2.4)."""
+"""MQTT sessions: CleanSession 0 keeps a device's subscriptions for its next connection (MQTT 3.1.1, 3.1.2.4)."""
 
 from __future__ import annotations
 
