@@ -30,12 +30,18 @@ from azure.iot.device.aio import IoTHubDeviceClient
 from azure.iot.device.common.http_transport import HTTPTransport
 from azure.iot.device.common.models.x509 import X509
 from azure.iot.device.common.mqtt_transport import MQTTTransport
+from azure.iot.device.constant import TELEMETRY_MESSAGE_SIZE_LIMIT
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from paho.mqtt.client import connack_string
 
-from ..errors import GatewayError, HubRefused, HubRejected, HubThrottled, HubUnreachable
+from ..errors import GatewayError, HubRefused, HubRejected, HubThrottled, HubUnreachable, Internal
 from .base import LinkCredential
 
-Bind = Callable[[ssl.SSLContext, Any, Any, Any], None]
+Bind = Callable[
+    [ssl.SSLContext, x509.Certificate, tuple[x509.Certificate, ...], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey],
+    None,
+]
 """``bind(context, certificate, chain, private_key)``: make the context authenticate with that key."""
 
 _CONNACK: Final = {connack_string(code): code for code in (4, 5)}
@@ -171,6 +177,12 @@ class Session:
     async def send(self, payload: str, message_id: str, kind: str) -> None:
         message = Message(payload, message_id, content_encoding="utf-8", content_type="application/json")
         message.custom_properties["type"] = kind
+        if message.get_size() > TELEMETRY_MESSAGE_SIZE_LIMIT:  # as the SDK counts it
+            raise HubRejected(
+                f"The {kind} message of {self._device_id} is over the {TELEMETRY_MESSAGE_SIZE_LIMIT // 1024} KB that "
+                "the hub takes.",
+                device=self._device_id,
+            )
         await self._bounded(self._client.send_message(message), "take the message")
 
     async def close(self) -> None:
@@ -237,7 +249,10 @@ class Session:
                 call.result()
             except Exception as error:
                 self._state_changed()  # the SDK's own notice may come later than its error
-                raise translated(error, self._device_id) from None
+                problem = translated(error, self._device_id)
+                if isinstance(problem, Internal):
+                    logger.error("%s", problem, exc_info=error)
+                raise problem from None
         elif ends_with_connection and self.down.is_set():
             raise self._lost()
         else:
@@ -285,7 +300,7 @@ def translated(error: Exception, device_id: str) -> GatewayError:
         if isinstance(cause, exceptions.ServiceError):
             return _service_error(cause, device_id)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            reason = f"its certificate is not trusted: {cause.verify_message}"
+            reason = f"its certificate is not trusted: {cause.verify_message.rstrip('.')}"
             return HubUnreachable(f"The hub of {device_id} cannot be reached: {reason}.", device=device_id)
         if isinstance(cause, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.search(cause.reason or "")):
             said = alert[1].lower().replace("_", " ")
@@ -301,13 +316,14 @@ def translated(error: Exception, device_id: str) -> GatewayError:
         code = _CONNACK.get(str(root))
         said = f"CONNACK {code}" if code else str(root)
         return HubRefused(f"The hub refuses the connection of {device_id} ({said}).", device=device_id)
-    if isinstance(error, ValueError):
-        return HubRejected(f"The message of {device_id} is not one that the hub takes: {error}", device=device_id)
     if isinstance(
         error, exceptions.NoConnectionError | exceptions.ConnectionDroppedError | exceptions.OperationCancelled
     ):
         return HubUnreachable(f"The hub connection of {device_id} was lost.", device=device_id)
-    return HubUnreachable(f"The hub of {device_id} cannot be reached: {root or type(root).__name__}.", device=device_id)
+    if isinstance(error, _FAILURES):
+        reason = str(root).rstrip(".") or type(root).__name__
+        return HubUnreachable(f"The hub of {device_id} cannot be reached: {reason}.", device=device_id)
+    return Internal(f"The hub client of {device_id} failed with an unforeseen {type(root).__name__}.", device=device_id)
 
 
 def _service_error(error: Exception, device_id: str) -> GatewayError:

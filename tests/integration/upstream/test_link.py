@@ -12,26 +12,23 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
 
 from gatewayd.errors import HubRefused, HubRejected, HubUnreachable, TokenFault
-from gatewayd.upstream.base import Link, LinkCredential, LinkState
+from gatewayd.upstream.base import Link, LinkState
 from gatewayd.upstream.device import HubLink
 from gatewayd.upstream.registry import HubRegistry
 from tests.support.lab import Lab
 
-from .conftest import Site
+from .conftest import GATEWAY, Credentials, Site
 
-GATEWAY = "gw-1"
-SCOPE = "https://iothubs.azure.net/.default"
 PEM = serialization.Encoding.PEM
 
 
@@ -48,63 +45,6 @@ def bind(
         file.write(private_key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
         file.flush()
         context.load_cert_chain(file.name)
-
-
-class Credentials:
-    """Certificates by the CA that the stand-in knows."""
-
-    def __init__(self, directory: Path) -> None:
-        self._issuer = x509.load_pem_x509_certificate((directory / "ca-issuing.pem").read_bytes())
-        key = serialization.load_pem_private_key((directory / "ca-issuing-key.pem").read_bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        self._key = key
-
-    def make(self, common_name: str = GATEWAY, lasts: timedelta = timedelta(days=1)) -> LinkCredential:
-        key = ec.generate_private_key(ec.SECP256R1())
-        begin = datetime.now(UTC) - timedelta(hours=1)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
-            .issuer_name(self._issuer.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(begin)
-            .not_valid_after(begin + lasts)
-            .sign(self._key, hashes.SHA256())
-        )
-        return LinkCredential(certificate, (self._issuer,), key)
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with Lab(tmp_path_factory.mktemp("lab") / "lab") as lab:
-        lab.start("hub")
-        yield lab
-
-
-@pytest.fixture(scope="module")
-def bearer(lab: Lab) -> str:
-    return lab.token(SCOPE, "00000000-0000-0000-0000-000000000001")
-
-
-class Tokens:
-    def __init__(self, bearer: str) -> None:
-        self._bearer = bearer
-
-    async def token(self, scope: str) -> str:
-        return self._bearer
-
-
-@pytest.fixture
-async def registry(lab: Lab, bearer: str) -> AsyncIterator[HubRegistry]:
-    registry = HubRegistry(lab.url("hub"), Tokens(bearer), SCOPE, lab.tls)
-    yield registry
-    await registry.close()
-
-
-@pytest.fixture
-def credentials(lab: Lab) -> Credentials:
-    return Credentials(lab.directory)
 
 
 def make_link(lab: Lab, device_id: str = GATEWAY, timeout: float = 5.0) -> HubLink:
@@ -279,6 +219,17 @@ async def test_close_ends_a_connect_under_way(lab: Lab, registry: HubRegistry, c
         await connecting
     assert time.monotonic() - started < 5
     assert link.status().state is LinkState.OFF
+
+
+async def test_a_connect_that_is_cancelled_leaves_nothing_behind(
+    lab: Lab, link: HubLink, credentials: Credentials
+) -> None:
+    lab.post("hub", "/lab/faults", {"where": "mqtt", "mode": "timeout", "match": "CONNECT gw-1"})
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(link.connect(credentials.make()), 0.5)
+    assert link.status().state is LinkState.OFF
+    await link.connect(credentials.make())
+    assert link.status().state is LinkState.CONNECTED
 
 
 async def test_a_message_that_is_too_large_is_rejected(link: HubLink, credentials: Credentials) -> None:
