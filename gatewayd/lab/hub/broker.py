@@ -8,7 +8,7 @@ import logging
 import ssl
 from typing import Any, Final
 
-from amqtt.mqtt.connect import ConnectPacket
+from amqtt.mqtt.packet import CONNECT
 from cryptography import x509
 
 from . import admission, wire
@@ -72,11 +72,8 @@ class Broker:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_CONNECT_WITHIN):
-                packet = await wire.read_packet(reader)
-            if isinstance(packet, ConnectPacket):
-                await self._connect(packet, reader, writer)
-            else:
-                log.info("MQTT: the first packet is no CONNECT")
+                packet = await wire.read_packet(reader, only=CONNECT)
+            await self._connect(packet, reader, writer)
         except (TimeoutError, wire.Broken, OSError) as error:
             log.info("MQTT: no CONNECT: %s", error or "the client sent nothing")
         finally:

@@ -30,12 +30,14 @@ class Broken(Exception):
     """The peer is gone, or does not speak MQTT. The connection cannot go on."""
 
 
-async def read_packet(reader: asyncio.StreamReader) -> Any:
-    """The next packet, an instance of one of amqtt's packet classes. Raises Broken."""
+async def read_packet(reader: asyncio.StreamReader, *, only: int | None = None) -> Any:
+    """The next packet, an instance of one of amqtt's packet classes; of type ``only``, if given. Raises Broken."""
     try:
         header = await MQTTFixedHeader.from_stream(StreamReaderAdapter(reader))
         if header is None:
             raise Broken("the peer closed the connection")
+        if only is not None and header.packet_type != only:
+            raise Broken(f"a packet of type {header.packet_type} instead of {only}")
         if header.remaining_length > MAX_PACKET:
             raise Broken(f"a packet of {header.remaining_length} bytes is too large")
         body = await reader.readexactly(header.remaining_length)

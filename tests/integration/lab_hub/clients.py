@@ -212,11 +212,11 @@ class Device:
         self.client.on_publish = lambda _client, _data, mid: self._acknowledged.put((mid, ()))
         self.client.on_subscribe = lambda _client, _data, mid, codes: self._acknowledged.put((mid, codes))
 
-    def connect(self) -> int:
+    def connect(self, within: float = PATIENCE) -> int:
         """The CONNACK code."""
         self.client.connect(self._lab.address, 8883, keepalive=self._keepalive)
         self.client.loop_start()
-        assert self._connack.wait(PATIENCE), "no CONNACK"
+        assert self._connack.wait(within), "no CONNACK"
         assert self.code is not None
         return self.code
 
