@@ -199,8 +199,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigInvalid(f"{where} is too large a number") from None
     if hint in (int, float, bool, str):
         if type(value) is not hint:
             raise ConfigInvalid(f"{where} must be {_NAMES[hint]}, not {value!r}")
@@ -242,20 +245,19 @@ def _check(settings: Settings) -> None:
     renewal = settings.renewal
     if not 0 < renewal.opens < renewal.closes < 1 - renewal.emergency < 1:
         raise ConfigInvalid("renewal: 0 < opens < closes < 1 - emergency < 1 must hold")
-    for where, number, least in (
-        ("token.timeout", settings.token.timeout, 0.1),
-        ("ezca.timeout", settings.ezca.timeout, 0.1),
-        ("entra.timeout", settings.entra.timeout, 0.1),
-        ("hub.timeout", settings.hub.timeout, 0.1),
-        ("ezca.lifetime_days", settings.ezca.lifetime_days, 1),
-        ("ezca.leaf_lifetime_days", settings.ezca.leaf_lifetime_days, 1),
-        ("est.answer_within", settings.est.answer_within, 0),
-        ("est.max_concurrent", settings.est.max_concurrent, 1),
-        ("control.code_lifetime", settings.control.code_lifetime, 60),
+    for where, number, least, most in (
+        ("token.timeout", settings.token.timeout, 0.1, 3600),
+        ("ezca.timeout", settings.ezca.timeout, 0.1, 3600),
+        ("entra.timeout", settings.entra.timeout, 0.1, 3600),
+        ("hub.timeout", settings.hub.timeout, 0.1, 3600),
+        ("ezca.lifetime_days", settings.ezca.lifetime_days, 1, 36500),
+        ("ezca.leaf_lifetime_days", settings.ezca.leaf_lifetime_days, 1, 36500),
+        ("est.port", settings.est.port, 1, 65535),
+        ("est.answer_within", settings.est.answer_within, 0, 600),
+        ("est.max_concurrent", settings.est.max_concurrent, 1, 65535),
+        ("control.code_lifetime", settings.control.code_lifetime, 60, 366 * 86400),
     ):
-        if number < least:
-            raise ConfigInvalid(f"{where} must be at least {least}, not {number}")
-    if not 0 < settings.est.port < 65536:
-        raise ConfigInvalid(f"est.port must be from 1 to 65535, not {settings.est.port}")
+        if not least <= number <= most:  # nan is outside, too
+            raise ConfigInvalid(f"{where} must be from {least} to {most}, not {number}")
     if settings.log.level not in ("debug", "info", "warning", "error"):
         raise ConfigInvalid(f"log.level must be debug, info, warning or error, not {settings.log.level!r}")

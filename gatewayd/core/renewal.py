@@ -61,5 +61,5 @@ def retry_at(
     ceiling = min(RETRY_FIRST * float(2 ** min(max(attempts - 1, 0), 20)), longest)
     wait = max(ceiling * (0.5 + dice / 2) if attempts <= 1 else ceiling * dice, timedelta(seconds=1))
     if retry_after is not None:
-        wait = max(wait, min(timedelta(seconds=retry_after), RETRY_LAST))
+        wait = max(wait, timedelta(seconds=min(retry_after, RETRY_LAST.total_seconds())))
     return now + wait
