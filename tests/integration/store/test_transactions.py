@@ -27,6 +27,21 @@ class Refused(Exception):
     pass
 
 
+class Gate:
+    """Holds a work up in the store's thread until the test says go on."""
+
+    def __init__(self) -> None:
+        self._reached, self._opened = threading.Event(), threading.Event()
+        self.open = self._opened.set
+
+    def hold(self) -> None:
+        self._reached.set()
+        assert self._opened.wait(10)
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, 10)
+
+
 async def test_a_hundred_writers_lose_no_update(store: SqliteStore) -> None:
     def increment(tx: Tx) -> None:
         tx.settings.set("count", str(int(tx.settings.get("count") or "0") + 1))
@@ -126,21 +141,20 @@ def _all(tx: Tx) -> dict[str, str]:
 
 
 async def test_a_cancelled_caller_harms_no_other(store: SqliteStore) -> None:
-    started, go_on = threading.Event(), threading.Event()
+    gate = Gate()
 
     def slow(tx: Tx) -> None:
         tx.settings.set("slow", "done")
-        started.set()
-        go_on.wait(10)
+        gate.hold()
 
     running = asyncio.create_task(store.write(slow))
-    await asyncio.to_thread(started.wait, 10)
+    await gate.reached()
     queued = [asyncio.create_task(store.write(lambda tx, i=i: tx.settings.set(str(i), "done"))) for i in range(3)]  # type: ignore[misc]
     await asyncio.sleep(0)
     running.cancel()
     queued[1].cancel()
     await asyncio.sleep(0)
-    go_on.set()
+    gate.open()
     outcomes = await asyncio.gather(running, *queued, return_exceptions=True)
     assert [type(each) for each in outcomes] == [asyncio.CancelledError, type(None), asyncio.CancelledError, type(None)]
     kept = await store.read(lambda tx: [tx.settings.get(each) for each in ("slow", "0", "1", "2")])
@@ -157,14 +171,14 @@ async def test_when_sqlite_undoes_the_whole_transaction_nobody_is_told_of_succes
         if not swallows:
             raise sqlite3.OperationalError("database or disk is full")
 
-    started, go_on = threading.Event(), threading.Event()
-    blocking = asyncio.create_task(store.write(lambda tx: (started.set(), go_on.wait(10))))
-    await asyncio.to_thread(started.wait, 10)
+    gate = Gate()
+    holding = asyncio.create_task(store.write(lambda tx: gate.hold()))
+    await gate.reached()
     works: list[Callable[[Tx], object]] = [lambda tx: tx.settings.set("a", "1"), undone, lambda tx: None]
     group = [asyncio.create_task(store.write(each)) for each in works]
     await asyncio.sleep(0)
-    go_on.set()
-    await blocking
+    gate.open()
+    await holding
     outcomes = await asyncio.gather(*group, return_exceptions=True)
     assert [type(each) for each in outcomes] == [StoreBroken] * 3
     assert await store.read(lambda tx: tx.settings.get("a")) is None
@@ -179,18 +193,17 @@ async def test_more_writers_than_the_queue_holds_wait_for_room(store: SqliteStor
 
 async def test_a_reader_sees_one_state_while_writers_go_on(store: SqliteStore) -> None:
     await store.write(lambda tx: tx.settings.set("a", "before"))
-    started, go_on = threading.Event(), threading.Event()
+    gate = Gate()
 
     def look_twice(tx: Tx) -> tuple[str | None, str | None]:
         first = tx.settings.get("a")
-        started.set()
-        go_on.wait(10)
+        gate.hold()
         return first, tx.settings.get("a")
 
     reading = asyncio.create_task(store.read(look_twice))
-    await asyncio.to_thread(started.wait, 10)
+    await gate.reached()
     await store.write(lambda tx: tx.settings.set("a", "after"))
-    go_on.set()
+    gate.open()
     assert await reading == ("before", "before")
     assert await store.read(lambda tx: tx.settings.get("a")) == "after"
 
