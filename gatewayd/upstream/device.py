@@ -28,7 +28,7 @@ class HubLink:
     ) -> None:
         """``bind(context, certificate, chain, private_key)`` makes a TLS context authenticate with the credential;
         ``trust_pem`` is the PEM text of the anchors for the hub, None the system's; ``timeout`` the seconds that the
-        hub may take for one answer. ``connect`` and ``close`` may take that long again to put an old client away."""
+        hub may take for one answer; ``connect`` may take that long again to put an old client away first."""
         self._host = host
         self._device_id = device_id
         self._bind = bind
@@ -37,7 +37,7 @@ class HubLink:
         self._turn = asyncio.Lock()
         self._opening: Session | None = None
         self._session: Session | None = None
-        self._retired: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._status = LinkStatus(LinkState.OFF, datetime.now(UTC))
 
     def status(self) -> LinkStatus:
@@ -48,6 +48,11 @@ class HubLink:
         async with self._turn:
             await self._disconnect()
             serial = f"{credential.certificate.serial_number:x}"
+            if self._ending:
+                # It holds the one thread that all clients of the SDK share; another would only queue behind it.
+                reason = f"The previous hub client of {self._device_id} is still stuck in the network."
+                self._note(LinkState.UNREACHABLE, reason, serial=serial)
+                raise HubUnreachable(reason, device=self._device_id)
             self._note(LinkState.CONNECTING, serial=serial)
             session: Session = sdk.Session(
                 self._host,
@@ -75,9 +80,8 @@ class HubLink:
             self._opening.cut()  # so that a connect under way fails now
         async with self._turn:
             await self._disconnect()
-            if self._retired:
-                await asyncio.wait(self._retired, timeout=self._timeout)
-            self._note(LinkState.OFF)
+            if self._status.state is not LinkState.OFF:
+                self._note(LinkState.OFF)
 
     async def report(self, properties: Mapping[str, Any]) -> None:
         """Raises HubUnreachable, HubThrottled, HubRejected."""
@@ -97,9 +101,13 @@ class HubLink:
         return self._session
 
     async def _disconnect(self) -> None:
+        """Put the present client away, and wait for those that are ending."""
         session, self._session = self._session, None
         if session is not None:
-            await session.close()
+            self._retire(session)
+            self._note(LinkState.OFF)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=self._timeout)
 
     def _lost(self, session: Session) -> None:
         if session is self._session:
@@ -109,9 +117,9 @@ class HubLink:
             self._retire(session)
 
     def _retire(self, session: Session) -> None:
-        task = asyncio.create_task(session.close())
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
+        task = session.end()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def _note(self, state: LinkState, detail: str = "", *, serial: str | None = None) -> None:
         self._status = LinkStatus(state, datetime.now(UTC), detail, serial)

@@ -17,15 +17,14 @@ import asyncio
 import contextlib
 import functools
 import logging
-import re
 import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
-from azure.iot.device import Message, exceptions
+from azure.iot.device import Message
 from azure.iot.device.aio import IoTHubDeviceClient
 from azure.iot.device.common.http_transport import HTTPTransport
 from azure.iot.device.common.models.x509 import X509
@@ -33,23 +32,16 @@ from azure.iot.device.common.mqtt_transport import MQTTTransport
 from azure.iot.device.constant import TELEMETRY_MESSAGE_SIZE_LIMIT
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from paho.mqtt.client import connack_string
 
-from ..errors import GatewayError, HubRefused, HubRejected, HubThrottled, HubUnreachable, Internal
+from ..errors import HubRejected, HubUnreachable, Internal
 from .base import LinkCredential
+from .sdk_errors import SDK_ERRORS, translated
 
 Bind = Callable[
     [ssl.SSLContext, x509.Certificate, tuple[x509.Certificate, ...], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey],
     None,
 ]
 """``bind(context, certificate, chain, private_key)``: make the context authenticate with that key."""
-
-_CONNACK: Final = {connack_string(code): code for code in (4, 5)}
-_CERTIFICATE_ALERT: Final = re.compile(r"_ALERT_(\w*CERTIFICATE\w*|UNKNOWN_CA|ACCESS_DENIED)$")
-"""The alerts by which a TLS server turns down the client's certificate (RFC 5246, 7.2.2), as OpenSSL names them."""
-
-_FAILURES: Final = (exceptions.ClientError, exceptions.OperationCancelled, exceptions.OperationTimeout)
-"""What a call into the client raises (``handle_result`` in its async_clients.py)."""
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +137,7 @@ class Session:
         timeout: float,
         on_down: Callable[[Session], None],
     ) -> None:
-        """``on_down`` is called on the loop, once, when a connection that was up is lost; not after ``close``."""
+        """``on_down`` is called on the loop, once, when a connection that was up is lost; not after ``end``."""
         self._host = host
         self._device_id = device_id
         self._trust_pem = trust_pem
@@ -163,7 +155,7 @@ class Session:
         """Set when the connection is gone, for whatever reason."""
 
     async def open(self) -> None:
-        """Returns at CONNACK 0. Raises HubRefused, HubUnreachable, and what ``bind`` raises; then ``close`` it."""
+        """Returns at CONNACK 0. Raises HubRefused, HubUnreachable, and what ``bind`` raises; then ``end`` it."""
         self._opening = asyncio.create_task(self._open())
         await self._bounded(self._opening, "accept the connection", ends_with_connection=False)
         self._up = True
@@ -185,16 +177,14 @@ class Session:
             )
         await self._bounded(self._client.send_message(message), "take the message")
 
-    async def close(self) -> None:
-        """Disconnect and end the client's threads; returns after twice the time limit at the latest, with the rest
-        going on by itself. Never raises."""
+    def end(self) -> asyncio.Task[None]:
+        """Disconnect, and end the client's threads; the task is done when they have ended. It never fails, but where
+        the SDK hangs in what nobody can interrupt (a name look-up) it takes as long as that."""
         self._up = False
         self.down.set()
         if self._ending is None:
             self._ending = asyncio.create_task(self._end())
-        await asyncio.wait({self._ending}, timeout=2 * self._timeout)
-        if not self._ending.done():
-            logger.warning("The hub client of %s does not end; its thread is stuck.", self._device_id)
+        return self._ending
 
     def cut(self) -> None:
         """Make whatever is under way fail now."""
@@ -280,63 +270,13 @@ class Session:
             return
         # The first attempt fails when the connection breaks at this very moment; the second finds it broken.
         for _ in range(2):
-            cutter = self._loop.call_later(self._timeout, self.cut)
+            cutter = self._loop.call_later(self._timeout / 2, self.cut)
             try:
                 await self._client.shutdown()
                 break
-            except _FAILURES:
+            except SDK_ERRORS:
                 continue
             finally:
                 cutter.cancel()
         for call in self._calls:
             call.cancel()  # twin requests: nothing will complete them any more
-
-
-def translated(error: Exception, device_id: str) -> GatewayError:
-    """What the SDK raised, in our words."""
-    for cause in _causes(error):
-        if isinstance(cause, GatewayError):  # bind raised it
-            return cause
-        if isinstance(cause, exceptions.ServiceError):
-            return _service_error(cause, device_id)
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            reason = f"its certificate is not trusted: {cause.verify_message.rstrip('.')}"
-            return HubUnreachable(f"The hub of {device_id} cannot be reached: {reason}.", device=device_id)
-        if isinstance(cause, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.search(cause.reason or "")):
-            said = alert[1].lower().replace("_", " ")
-            return HubRefused(f"The hub refuses the certificate of {device_id} (TLS alert: {said}).", device=device_id)
-        if isinstance(cause, ssl.SSLError):
-            reason = f"TLS failed ({cause.reason or cause.strerror or type(cause).__name__})"
-            return HubUnreachable(f"The hub of {device_id} cannot be reached: {reason}.", device=device_id)
-        if isinstance(cause, OSError):
-            reason = cause.strerror or str(cause) or type(cause).__name__
-            return HubUnreachable(f"The hub of {device_id} cannot be reached: {reason}.", device=device_id)
-    root = list(_causes(error))[-1]
-    if isinstance(error, exceptions.CredentialError):
-        code = _CONNACK.get(str(root))
-        said = f"CONNACK {code}" if code else str(root)
-        return HubRefused(f"The hub refuses the connection of {device_id} ({said}).", device=device_id)
-    if isinstance(
-        error, exceptions.NoConnectionError | exceptions.ConnectionDroppedError | exceptions.OperationCancelled
-    ):
-        return HubUnreachable(f"The hub connection of {device_id} was lost.", device=device_id)
-    if isinstance(error, _FAILURES):
-        reason = str(root).rstrip(".") or type(root).__name__
-        return HubUnreachable(f"The hub of {device_id} cannot be reached: {reason}.", device=device_id)
-    return Internal(f"The hub client of {device_id} failed with an unforeseen {type(root).__name__}.", device=device_id)
-
-
-def _service_error(error: Exception, device_id: str) -> GatewayError:
-    status = int(found[0]) if (found := re.search(r"\d{3}$", str(error))) else 0
-    said = f"The hub did not take the reported state of {device_id} (status {status})."
-    if status == 429:
-        return HubThrottled(said, device=device_id)
-    return HubRejected(said, device=device_id) if 400 <= status < 500 else HubUnreachable(said, device=device_id)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """From what the SDK raised down to what made it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__

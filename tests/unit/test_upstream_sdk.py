@@ -17,8 +17,9 @@ from azure.iot.device.common.models.x509 import X509
 from azure.iot.device.common.mqtt_transport import MQTTTransport
 from paho.mqtt.client import connack_string
 
+import gatewayd.upstream.sdk  # noqa: F401 - installs the wrappers
 from gatewayd.errors import HubRefused, HubRejected, HubThrottled, HubUnreachable, Internal, TokenFault
-from gatewayd.upstream import sdk
+from gatewayd.upstream.sdk_errors import translated
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,6 @@ SSL_ALERT.reason = "SSLV3_ALERT_CERTIFICATE_EXPIRED"
     ],
 )
 def test_what_the_sdk_raises_in_our_words(error: Exception, expected: type[Exception], words: str) -> None:
-    said = sdk.translated(error, "gw-1")
+    said = translated(error, "gw-1")
     assert type(said) is expected
     assert str(said) == words

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -266,6 +267,30 @@ async def test_a_server_that_never_speaks(site: Site, lab: Lab, credentials: Cre
     fine = make_link(lab)
     await fine.connect(credentials.make())
     await fine.close()
+    await link.close()
+
+
+async def test_a_client_that_is_stuck_does_not_gather_others_behind_it(
+    lab: Lab, registry: HubRegistry, credentials: Credentials
+) -> None:
+    await registry.ensure(GATEWAY)
+    release = threading.Event()
+
+    def stuck(*arguments: Any) -> None:
+        release.wait(20)
+        bind(*arguments)
+
+    link = HubLink(lab.address, GATEWAY, stuck, lab.web_root.read_text(), 0.5)
+    try:
+        with pytest.raises(HubUnreachable, match=r"within 0\.5 seconds"):
+            await link.connect(credentials.make())
+        for _ in range(2):
+            with pytest.raises(HubUnreachable, match="still stuck"):
+                await link.connect(credentials.make())
+    finally:
+        release.set()
+    await link.connect(credentials.make())
+    assert link.status().state is LinkState.CONNECTED
     await link.close()
 
 
