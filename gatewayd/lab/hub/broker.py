@@ -15,7 +15,7 @@ from . import admission, wire
 from .admission import Verdict
 from .clock import text, utc_now
 from .connection import Connection, Peer
-from .faults import Faults, Mode
+from .faults import SILENCE, Faults, Mode
 from .functions import Functions
 from .identity import Identity
 from .mailbox import Mailbox
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 _HANDSHAKE_WITHIN: Final = 10.0
 _CONNECT_WITHIN: Final = 10.0
 _SHUTDOWN_WITHIN: Final = 1.0
-_SILENCE: Final = 120.0
-"""Seconds that an injected time-out holds the peer."""
 _UNAVAILABLE: Final = 3
 
 
@@ -57,6 +55,7 @@ class Broker:
         self._faults = faults
         self._hosts = hosts
         self._authorities = authorities
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self, address: str, port: int, context: ssl.SSLContext) -> asyncio.Server:
         return await asyncio.start_server(
@@ -69,7 +68,17 @@ class Broker:
             reuse_address=True,
         )
 
+    async def close(self) -> None:
+        """End every connection and wait until each is accounted for."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         try:
             async with asyncio.timeout(_CONNECT_WITHIN):
                 packet = await wire.read_packet(reader, only=CONNECT)
@@ -83,7 +92,7 @@ class Broker:
         client_id: str = packet.payload.client_id
         fault = self._faults.take("mqtt", f"CONNECT {client_id}")
         if fault is Mode.TIMEOUT:
-            await asyncio.sleep(_SILENCE)
+            await asyncio.sleep(SILENCE)
         if fault in (Mode.TIMEOUT, Mode.DROP):
             return
         if fault is Mode.UNAVAILABLE:
@@ -115,7 +124,11 @@ class Broker:
         writer.write(wire.connack(admission.ACCEPTED, session_present=session.present))
         if fault is Mode.UNAVAILABLE_AFTER:
             connection.close("a fault was injected")
-        self._presence.leave(connection, await connection.run())
+        try:
+            await connection.run()
+        finally:
+            connection.close("the hub stops")
+            self._presence.leave(connection)
 
     def _judge(self, packet: Any, certificate: x509.Certificate | None, identity: Identity | None) -> Verdict:
         header, payload = packet.variable_header, packet.payload

@@ -39,7 +39,7 @@ def run(items: object, registry: Registry, twins: Twins) -> dict[str, Any]:
 def _create(item: Item, registry: Registry, twins: Twins) -> None:
     registry.put(_id(item), _document(item), None)
     if item.get("tags") or item.get("properties"):
-        twins.update(_id(item), item, None, replace=True)
+        twins.write(_id(item), item, replace=True)
 
 
 def _update(item: Item, registry: Registry, twins: Twins) -> None:

@@ -60,29 +60,32 @@ class Connection:
         self._on_publish = on_publish
         self._packet_ids = cycle(range(1, 65536))
         self._unacknowledged: dict[int, Letter] = {}
-        self._ended_because: str | None = None
+        self.ended_because: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.ended_because is None
 
     def close(self, reason: str) -> None:
         """End the connection from the hub's side. MQTT 3.1.1 has no way to tell the device why."""
-        if self._ended_because is None:
-            self._ended_because = reason
+        if self.is_open:
+            self.ended_because = reason
             self._writer.close()
 
-    async def run(self) -> str:
-        """Serve until the connection ends; returns why it did."""
+    async def run(self) -> None:
+        """Serve until the connection ends."""
         self.deliver()
         try:
-            while self._ended_because is None:
+            while self.is_open:
                 async with asyncio.timeout(self._patience):
                     packet = await wire.read_packet(self._reader)
-                if self._ended_because is None:
+                if self.is_open:
                     self._handle(packet)
                     await self._writer.drain()
         except TimeoutError:
             self.close("keep-alive ran out")
         except (wire.Broken, OSError) as error:
             self.close(str(error))
-        return self._ended_because or ""
 
     def send(self, topic_filter: str, topic: str, payload: bytes) -> bool:
         """Send at QoS 0 if the device has subscribed to ``topic_filter``; returns whether it has."""

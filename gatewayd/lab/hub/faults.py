@@ -29,6 +29,9 @@ class Mode(StrEnum):
     """Not carried out; the connection closes without an answer."""
 
 
+SILENCE: Final = 120.0
+"""Seconds that ``timeout`` holds a peer before it is hung up on."""
+
 MODES: Final[Mapping[str, frozenset[Mode]]] = {
     "registry": frozenset(Mode),
     "mqtt": frozenset(Mode) - {Mode.THROTTLED, Mode.SERVER_ERROR},

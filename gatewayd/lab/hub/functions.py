@@ -52,7 +52,7 @@ class Functions:
         """Merge reported properties; returns the topic of the answer."""
         try:
             patch = json.loads(payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             patch = None
         if not isinstance(patch, dict):
             return f"$iothub/twin/res/400/?$rid={rid}"
@@ -77,6 +77,6 @@ def _routed_body(system: dict[str, str], payload: bytes) -> object:
     if declared == ("application/json", "utf-8"):
         try:
             return json.loads(payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     return base64.b64encode(payload).decode()

@@ -11,7 +11,7 @@ from aiohttp import web
 from . import bulk
 from .auth import Gatekeeper
 from .errors import Code, HubError, body
-from .faults import Faults, Mode
+from .faults import SILENCE, Faults, Mode
 from .identity import Identity
 from .mailbox import Mailbox
 from .methods import Methods
@@ -21,8 +21,6 @@ from .registry import Registry
 from .twins import Twins
 
 API_VERSION: Final = "2021-04-12"
-_SILENCE: Final = 120.0
-"""Seconds that an injected time-out holds the peer."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -76,7 +74,7 @@ class RegistryApi:
             fault = self._faults.take("registry", f"{request.method} {request.path}")
             try:
                 if fault is Mode.TIMEOUT:
-                    await asyncio.sleep(_SILENCE)
+                    await asyncio.sleep(SILENCE)
                 if fault in (Mode.TIMEOUT, Mode.DROP):
                     return _hang_up(request)
                 if fault is not None and fault is not Mode.UNAVAILABLE_AFTER:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from aiohttp import web
 from cryptography import x509
@@ -34,41 +34,34 @@ def main(argv: list[str]) -> int:
 
 async def _serve(options: argparse.Namespace) -> None:
     hosts = frozenset({options.address, "localhost"})
+    gatekeeper = Gatekeeper.of(options.dir, hosts)
     authorities = [
         x509.load_pem_x509_certificate((options.dir / name).read_bytes()) for name in ("ca-root.pem", "ca-issuing.pem")
     ]
-    state = State(options.dir / "hub-state.sqlite")
-    registry = Registry(state)
-    twins = Twins(state, registry)
-    mailbox = Mailbox(state, registry)
-    faults = Faults()
-    presence = Presence(state, registry, twins, mailbox)
-    methods = Methods(registry, presence)
-    functions = Functions(state, registry, twins, methods, faults)
-    broker = Broker(
-        state, registry, Sessions(state, registry), mailbox, presence, functions, faults, hosts, authorities
-    )
+    with closing(State(options.dir / "hub-state.sqlite")) as state:
+        registry = Registry(state)
+        twins = Twins(state, registry)
+        mailbox = Mailbox(state, registry)
+        sessions = Sessions(state, registry)
+        faults = Faults()
+        presence = Presence(state, registry, twins, mailbox)
+        methods = Methods(registry, presence)
+        functions = Functions(state, registry, twins, methods, faults)
+        broker = Broker(state, registry, sessions, mailbox, presence, functions, faults, hosts, authorities)
 
-    app = web.Application()
-    gatekeeper = Gatekeeper.of(options.dir, hosts)
-    app.add_routes(RegistryApi(gatekeeper, registry, twins, mailbox, presence, methods, faults).routes())
-    app.add_routes(LabApi(state, twins, mailbox, presence, methods, faults).routes())
-
-    async with (
-        listening(app, options.address, options.port, server_context(options.dir)) as port,
-        _mqtt(broker, presence, options) as mqtt_port,
-    ):
-        await until_stopped(
-            {
-                "url": f"https://{options.address}:{port}",
-                "host": options.address,
-                "mqtt": f"{options.address}:{mqtt_port}",
-            }
-        )
+        app = web.Application()
+        app.add_routes(RegistryApi(gatekeeper, registry, twins, mailbox, presence, methods, faults).routes())
+        app.add_routes(LabApi(state, twins, mailbox, presence, methods, faults).routes())
+        async with (
+            listening(app, options.address, options.port, server_context(options.dir)) as port,
+            _mqtt(broker, options) as mqtt_port,
+        ):
+            url, mqtt = f"https://{options.address}:{port}", f"{options.address}:{mqtt_port}"
+            await until_stopped({"url": url, "host": options.address, "mqtt": mqtt})
 
 
 @asynccontextmanager
-async def _mqtt(broker: Broker, presence: Presence, options: argparse.Namespace) -> AsyncIterator[int]:
+async def _mqtt(broker: Broker, options: argparse.Namespace) -> AsyncIterator[int]:
     context = server_context(options.dir)
     admit_any_certificate(context)
     server = await broker.listen(options.address, options.mqtt_port, context)
@@ -77,4 +70,4 @@ async def _mqtt(broker: Broker, presence: Presence, options: argparse.Namespace)
         yield port
     finally:
         server.close()
-        presence.close()
+        await broker.close()

@@ -60,6 +60,3 @@ class State:
 
     def remove_entry(self, sequence: int) -> None:
         self._database.execute("DELETE FROM entry WHERE sequence = ?", (sequence,))
-
-    def clear_entries(self, name: str) -> None:
-        self._database.execute("DELETE FROM entry WHERE list = ?", (name,))

@@ -71,10 +71,15 @@ class Twins:
 
     def update(self, device_id: str, document: Patch, if_match: str | None, *, replace: bool) -> dict[str, Any]:
         """The service's PATCH (merge) or PUT (replace) of tags and desired properties. Raises HubError."""
-        self._registry.enabled(device_id)
-        twin = self._stored(device_id)
-        if if_match is not None and not matches(if_match, self.document(device_id)["etag"]):
+        current = self.document(device_id)
+        if if_match is not None and not matches(if_match, current["etag"]):
             raise HubError(Code.PRECONDITION_FAILED, "Precondition failed: twin version did not match.")
+        self.write(device_id, document, replace=replace)
+        return self.document(device_id)
+
+    def write(self, device_id: str, document: Patch, *, replace: bool) -> None:
+        """As ``update``, whatever the device's status: a device may be created disabled and with tags."""
+        twin = self._stored(device_id)
         tags = _object(document.get("tags"), "tags")
         desired = _object(_object(document.get("properties"), "properties").get("desired"), "properties.desired")
         twin["tags"] = merge({} if replace else twin["tags"], tags)
@@ -87,7 +92,6 @@ class Twins:
             version = twin["desired"]["$version"]
             for listener in self._desired_listeners:
                 listener(device_id, {**_without_metadata(desired), "$version": version})
-        return self.document(device_id)
 
     def report(self, device_id: str, patch: Patch) -> int:
         """The device's PATCH of its reported properties. Returns the section's new version."""
