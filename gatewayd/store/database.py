@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,10 +49,16 @@ class SqliteStore:
         try:
             self._lock = claim(self._path)
             self._writer = Worker(
-                "store-writer", self._connect_writer, self._commit, largest_batch=_LARGEST_BATCH, backlog=_BACKLOG
+                "store-writer",
+                lambda: self._connect(_prepare_writer),
+                self._commit,
+                largest_batch=_LARGEST_BATCH,
+                backlog=_BACKLOG,
             )
             await self._writer.start()
-            self._reader = Worker("store-reader", self._connect_reader, self._look, largest_batch=1, backlog=_BACKLOG)
+            self._reader = Worker(
+                "store-reader", lambda: self._connect(_prepare_reader), self._look, largest_batch=1, backlog=_BACKLOG
+            )
             await self._reader.start()
         except BaseException:
             await self.close()
@@ -81,44 +87,30 @@ class SqliteStore:
             raise StoreBroken("The store is closed.")
         return worker
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{self._path.absolute().as_uri()}?mode=rw",
-            uri=True,
-            timeout=_BUSY_TIMEOUT,
-            isolation_level=None,  # transactions are begun and ended here, by hand
-        )
-        connection.row_factory = sqlite3.Row
-        return connection
-
-    def _connect_writer(self) -> sqlite3.Connection:
-        with self._plainly(), contextlib.ExitStack() as undo:
-            connection = undo.enter_context(contextlib.closing(self._connect()))
-            connection.execute("PRAGMA synchronous = FULL")
-            migrate(connection)
-            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            if mode != "wal":
-                raise StoreBroken(f"The file system of {self._path} does not support SQLite's write-ahead log.")
-            connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT}")
-            connection.execute("PRAGMA foreign_keys = ON")
-            undo.pop_all()
-            return connection
-
-    def _connect_reader(self) -> sqlite3.Connection:
-        with self._plainly():
-            connection = self._connect()
-            connection.execute("PRAGMA query_only = ON")
-            return connection
-
-    @contextlib.contextmanager
-    def _plainly(self) -> Iterator[None]:
+    def _connect(self, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
         try:
-            yield
+            connection = sqlite3.connect(
+                f"{self._path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                timeout=_BUSY_TIMEOUT,
+                isolation_level=None,  # transactions are begun and ended here, by hand
+            )
+            try:
+                connection.row_factory = sqlite3.Row
+                prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
         except sqlite3.Error as error:
             raise broken(error, self._path) from error
+        return connection
 
     def _commit(self, connection: sqlite3.Connection, batch: list[Job[Any]]) -> None:
-        """The whole batch in one transaction."""
+        """The whole batch in one transaction.
+
+        A failed commit has no effect; only when the fsync itself failed and the power then fails too, before the next
+        commit, may the group turn out to be written after all: callers try again with the same keys anyway.
+        """
         tx = SqliteTx(connection)
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -164,3 +156,16 @@ class SqliteStore:
         if reading and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:
             return Internal("A function given to read() tried to write.")
         return translated(error, self._path)
+
+
+def _prepare_writer(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA synchronous = FULL")
+    migrate(connection)
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise sqlite3.NotSupportedError("its file system does not support a write-ahead log")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT}")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _prepare_reader(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA query_only = ON")

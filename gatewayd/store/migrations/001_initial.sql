@@ -52,7 +52,6 @@ CREATE INDEX credentials_unfinished ON credentials (ifnull(next_attempt_at, 0))
 WHERE state IN ('wanted', 'keying', 'keyed', 'requesting', 'pending', 'issued', 'accepting');
 CREATE INDEX credentials_by_state ON credentials (state);
 CREATE INDEX credentials_by_thumbprint ON credentials (thumbprint) WHERE thumbprint IS NOT NULL;
-CREATE INDEX credentials_by_public_key ON credentials (device_id, public_key_sha256);
 CREATE UNIQUE INDEX credentials_one_is_current ON credentials (device_id) WHERE state = 'current';
 
 CREATE TRIGGER credentials_are_never_deleted BEFORE DELETE ON credentials
