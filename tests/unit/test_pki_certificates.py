@@ -149,3 +149,12 @@ def test_later_than_is_strict() -> None:
     same: datetime = _GOOD.not_valid_after_utc
     with pytest.raises(CertificateUnacceptable, match="outlast"):
         check(_GOOD, later_than=same)
+
+
+def test_a_chain_is_put_in_order_from_whatever_is_known() -> None:
+    foreign = Authority()
+    found = leaf()
+    assert certificates.chain_of(found, [AUTHORITY.root, *foreign.chain, AUTHORITY.issuing]) == AUTHORITY.chain
+    assert certificates.chain_of(found, [AUTHORITY.issuing, AUTHORITY.issuing]) == (AUTHORITY.issuing,)
+    assert certificates.chain_of(found, [found, AUTHORITY.root]) == ()
+    assert certificates.chain_of(found, foreign.chain) == ()
