@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -26,7 +27,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--lifetime", type=int, default=LIFETIME, help="in seconds (%(default)s)")
     options = parser.parse_args(argv)
     audience = options.scope.removesuffix("/.default")
-    print(mint(options.dir, audience, options.object_id, upn=options.upn, lifetime=options.lifetime))
+    try:
+        token = mint(options.dir, audience, options.object_id, upn=options.upn, lifetime=options.lifetime)
+    except OSError as error:
+        print(f"no lab there: {error}", file=sys.stderr)
+        return 69
+    print(token)
     return 0
 
 

@@ -40,8 +40,9 @@ def main(argv: list[str]) -> int:
 async def _serve(options: argparse.Namespace) -> None:
     status_url = f"http://{options.address}:{options.status_port}"
     link = HubLink(options.dir, options.hub_link) if options.hub_link else None
+    authority = Authority(options.dir, status_url)
     store = Store(options.dir / "ezca.sqlite")
-    service = Service(Authority(options.dir, status_url), store, link.disable if link else None)
+    service = Service(authority, store, link.disable if link else None)
     faults, control = Faults(), Control(service, set(options.unknown))
 
     def application(*routes: list[web.RouteDef]) -> web.Application:
@@ -78,8 +79,8 @@ async def _serve(options: argparse.Namespace) -> None:
             {
                 "url": f"https://{options.address}:{port}",
                 "est_url": f"https://{options.address}:{est_port}{EST_PATH}",
-                "crl_url": service.authority.crl_url,
-                "ocsp_url": service.authority.ocsp_url,
+                "crl_url": authority.crl_url,
+                "ocsp_url": authority.ocsp_url,
                 "ca_id": CA_ID,
                 "template_id": TEMPLATE_ID,
             }

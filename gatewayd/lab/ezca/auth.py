@@ -98,7 +98,7 @@ class HolderAuthentication:
             )
         except jwt.InvalidTokenError as error:
             raise refuse(f"the certificate's JWT is not valid: {error}") from None
-        if claims["exp"] - claims["nbf"] > _HOLDER_LIFETIME + _SKEW:
+        if int(claims["exp"]) - int(claims["nbf"]) > _HOLDER_LIFETIME + _SKEW:
             raise refuse("the certificate's JWT lives longer than 30 minutes")
         if claims["jti"] in self._seen:
             # Whether the real service refuses a replay is unknown, so this one only tells that it saw it.

@@ -7,9 +7,8 @@ from typing import Any
 from aiohttp import web
 from cryptography import x509
 
-from . import wire
+from . import answers, wire
 from .auth import HolderAuthentication, refuse
-from .registrar import chain_answer
 from .service import Service
 from .store import Minted, thumbprint
 from .wire import Refused
@@ -60,7 +59,7 @@ class Holder:
             minted = self._renew(current, _payload(document, current), "RenewCertificateV3")
         except Refused as refusal:
             return web.Response(status=400, text=str(refusal))
-        return chain_answer(self._service, minted)
+        return answers.chain(self._service, minted)
 
     def _renew(self, current: Minted, document: dict[str, Any], call: str) -> Minted:
         csr = wire.csr(wire.field(document, "CSR", str))

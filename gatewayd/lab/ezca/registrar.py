@@ -12,29 +12,14 @@ from typing import Any
 from aiohttp import web
 from cryptography import x509
 
-from . import wire
+from . import answers, wire
 from .auth import Caller, EntraAuthentication
 from .authority import KEY_USAGES, Order
-from .service import CA_ID, CA_NAME, MAX_CERT_LIFE_DAYS, TEMPLATE_ID, Service
+from .service import CA_ID, TEMPLATE_ID, Service
 from .store import Domain, Minted, common_name
 from .wire import Refused
 
 _THUMBPRINT = re.compile(r"[0-9a-f]{40}")
-_TENANT = str(uuid.uuid5(uuid.NAMESPACE_URL, "https://lab.invalid/tenant"))
-
-_CA = {
-    "CAID": CA_ID,
-    "TemplateID": TEMPLATE_ID,
-    "CAFriendlyName": CA_NAME,
-    "CATemplateType": "SSL Template",
-    "KeyUsage": "Digital Signature, Key Encipherment",
-    "DomainRestrictions": "",
-    "CAKeyType": "ECDSA P256",
-    "CAHashing": "SHA256",
-    "MaxCertLifeDays": MAX_CERT_LIFE_DAYS,
-    "CAType": "PrivateCA",
-    "CATier": "SubordinateCA",
-}
 
 
 class Registrar:
@@ -75,15 +60,15 @@ class Registrar:
 
     async def available_cas(self, request: web.Request) -> web.Response:
         self._caller(request)
-        return web.json_response([_CA])
+        return web.json_response([answers.CA])
 
     async def ssl_ca(self, request: web.Request) -> web.Response:
         self._caller(request)
-        return web.json_response([_CA] if request.query.get("caID", "").lower() == CA_ID else [])
+        return web.json_response([answers.CA] if request.query.get("caID", "").lower() == CA_ID else [])
 
     async def my_cas(self, request: web.Request) -> web.Response:
         self._caller(request)
-        return wire.wrapped(json.dumps([_CA]))
+        return wire.wrapped(json.dumps([answers.CA]))
 
     async def register_domain(self, request: web.Request) -> web.Response:
         self._caller(request)
@@ -110,12 +95,12 @@ class Registrar:
             owners=owners,
             requesters=_people(document, "Requesters"),
             requesters_only=_people(document, "RequestersOnly"),
-            notification_emails=wire.field(document, "NotificationEmails", list),
+            notification_emails=wire.strings(document, "NotificationEmails"),
         )
 
     async def my_domains(self, request: web.Request) -> web.Response:
         caller = self._caller(request)
-        mine = [_domain_item(domain, caller) for domain in self._my_domains(caller)]
+        mine = [answers.domain_item(domain, caller) for domain in self._my_domains(caller)]
         return wire.wrapped(json.dumps(mine))
 
     def _my_domains(self, caller: Caller) -> Iterable[Domain]:
@@ -133,7 +118,7 @@ class Registrar:
             minted = await self._issue(request, wire.typed_sans)
         except Refused as refusal:
             return wire.wrapped(str(refusal), success=False)
-        return chain_answer(self._service, minted)
+        return answers.chain(self._service, minted)
 
     async def _issue(self, request: web.Request, read_sans: Callable[[list[Any]], list[x509.GeneralName]]) -> Minted:
         caller = self._caller(request)
@@ -141,7 +126,7 @@ class Registrar:
         _check_ca(document)
         subject = wire.subject(wire.field(document, "SubjectName", str))
         domain = self._permitted(common_name(subject), caller)
-        usages, ekus = wire.field(document, "KeyUsages", list), wire.field(document, "EKUs", list)
+        usages = wire.strings(document, "KeyUsages")
         if unknown := [usage for usage in usages if usage not in KEY_USAGES]:
             raise Refused(f"KeyUsages {unknown[0]!r} is not known")
         order = Order(
@@ -149,7 +134,7 @@ class Registrar:
             sans=read_sans(wire.field(document, "SubjectAltNames", list)),
             public_key=wire.public_key(wire.csr(wire.field(document, "CSR", str))),
             key_usages=usages,
-            ekus=ekus,
+            ekus=wire.ekus(wire.strings(document, "EKUs")),
             lifetime=self._service.lifetime_for(wire.field(document, "ValidityInDays", int)),
         )
         call = request.match_info.route.name or ""
@@ -188,7 +173,7 @@ class Registrar:
             raise web.HTTPBadRequest(text="pageNumber must be a whole number from 0")
         names = [domain.name for domain in self._my_domains(caller)]
         page = self._store.page(names, int(number), self._page_size)
-        return web.json_response([_certificate_item(minted) for minted in page])
+        return web.json_response([answers.certificate_item(minted) for minted in page])
 
     async def audit(self, request: web.Request) -> web.Response:
         caller = self._caller(request)
@@ -200,22 +185,11 @@ class Registrar:
             raise web.HTTPBadRequest(text="MaxNumberOfRecords must be at least 1 and PageNumber at least 0")
         domains = {domain.name: domain for domain in self._my_domains(caller)}
         entries = [
-            _audit_entry(minted, domains[minted.domain])
+            answers.audit_entry(minted, domains[minted.domain])
             for minted in self._store.certificates()
             if minted.domain in domains and earliest <= minted.requested_at <= latest
         ]
         return web.json_response(entries[skip : skip + size])
-
-
-def chain_answer(service: Service, minted: Minted) -> web.Response:
-    """The bare object of RequestSSLCertificateV2 and RenewCertificateV3."""
-    return web.json_response(
-        {
-            "CertificatePEM": minted.pem,
-            "IssuingCACertificate": wire.pem(service.authority.issuing),
-            "RootCertificate": wire.pem(service.authority.root),
-        }
-    )
 
 
 def _check_ca(document: dict[str, Any]) -> None:
@@ -231,71 +205,6 @@ def _people(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
         if not isinstance(person, dict) or not person.get("ObjectId") or person.get("isValid") is not True:
             raise Refused(f"{name} holds an entry that is not valid")
     return people
-
-
-def _domain_item(domain: Domain, caller: Caller) -> dict[str, Any]:
-    return {
-        "CAID": CA_ID,
-        "TemplateID": TEMPLATE_ID,
-        "DomainID": domain.domain_id,
-        "Domain": domain.name,
-        "CAFriendlyName": CA_NAME,
-        "IsOwner": domain.is_owner(caller.object_id),
-        "IsRequester": domain.is_requester(caller.object_id),
-        "Owners": domain.owners,
-        "Requesters": domain.requesters,
-        "RequestersOnly": domain.requesters_only,
-        "NotificationEmails": domain.notification_emails,
-    }
-
-
-def _certificate_item(minted: Minted) -> dict[str, Any]:
-    certificate = minted.certificate
-    length = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return {
-        "CertificatePEM": minted.pem,
-        # Upper-case as .NET writes it; a revocation wants it lower-case.
-        "Thumbprint": minted.thumbprint.upper(),
-        "CAID": CA_ID,
-        "SubjectName": certificate.subject.rfc4514_string(),
-        "TemplateID": TEMPLATE_ID,
-        "Revoked": minted.revoked_at is not None,
-        "SubjectAlternateNames": [wire.typed(name) for name in wire.sans_of(certificate.extensions)],
-        "KeyUsages": wire.key_usage_names(certificate),
-        "EKUs": wire.eku_oids(certificate),
-        "DateRequested": wire.timestamp(minted.requested_at),
-        "ExpiryDate": wire.timestamp(certificate.not_valid_after_utc),
-        "CertLocationType": minted.location,
-        "CertLocation": "",
-        "CAFriendlyName": CA_NAME,
-        "CertNameAtLocation": "",
-        "AutoRenew": False,
-        "AutoRenewPercentage": 80,
-        "CertLengthDays": length.days,
-        "CertAppID": "",
-        "CertificateTags": "",
-        "CanRevoke": minted.revoked_at is None,
-    }
-
-
-def _audit_entry(minted: Minted, domain: Domain) -> dict[str, Any]:
-    return {
-        "TenantID": _TENANT,
-        "CAID": CA_ID,
-        "DateRequested": wire.timestamp(minted.requested_at),
-        "Domain": domain.name,
-        "DomainID": domain.domain_id,
-        "Thumbprint": minted.thumbprint.upper(),
-        "TemplateID": TEMPLATE_ID,
-        "CertificatePEM": minted.pem,
-        "SubID": "",
-        "Requester": minted.requester,
-        "CAFriendlyName": CA_NAME,
-        "CertLocationType": minted.location,
-        "CertLocation": "",
-        "CertNameAtLocation": "",
-        "Action": minted.call,
-    }
 
 
 def _moment(document: dict[str, Any], name: str) -> datetime:

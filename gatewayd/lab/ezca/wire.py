@@ -65,6 +65,14 @@ def field(document: dict[str, Any], name: str, kind: type[_T]) -> _T:
     return value
 
 
+def strings(document: dict[str, Any], name: str) -> list[str]:
+    """A required list of strings. Raises HTTPBadRequest."""
+    values = field(document, name, list)
+    if not all(isinstance(value, str) for value in values):
+        raise web.HTTPBadRequest(text=f"the field {name} must be a list of strings")
+    return values
+
+
 def csr(text: str) -> x509.CertificateSigningRequest:
     """A PEM request with a good signature and a key that the CA takes. Raises Refused."""
     if "-----BEGIN CERTIFICATE REQUEST-----" not in text:
@@ -80,10 +88,11 @@ def checked_csr(request: x509.CertificateSigningRequest) -> x509.CertificateSign
     try:
         good = request.is_signature_valid
         key = request.public_key()
+        _ = request.extensions
     except (ValueError, UnsupportedAlgorithm):
         good = False
     if not good:
-        raise Refused("the CSR is not signed by its own key")
+        raise Refused("the CSR is malformed or not signed by its own key")
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < 2048:
             raise Refused("the RSA key is shorter than 2048 bits")
@@ -144,6 +153,16 @@ def typed(name: x509.GeneralName) -> dict[str, Any]:
         return {"SubjectAltType": _SAN_IP, "ValueSTR": str(name.value)}
     kind = next(number for number, cls in _SAN_TYPES.items() if isinstance(name, cls))
     return {"SubjectAltType": kind, "ValueSTR": name.value}
+
+
+def ekus(oids: list[str]) -> list[str]:
+    """Raises Refused for what is no OID."""
+    for oid in oids:
+        try:
+            x509.ObjectIdentifier(oid)
+        except ValueError:
+            raise Refused(f"EKU {oid!r} is not an object identifier") from None
+    return oids
 
 
 def key_usage_names(certificate: x509.Certificate) -> list[str]:

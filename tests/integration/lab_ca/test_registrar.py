@@ -155,6 +155,8 @@ async def test_requests_that_are_refused_mint_nothing(ezca: Ezca) -> None:
         ezca.order("not-registered", key),
         ezca.order("req-2", key, ValidityInDays=0),
         ezca.order("req-2", key, KeyUsages=["digitalSignature"]),
+        ezca.order("req-2", key, EKUs=["clientAuth"]),
+        ezca.order("req-2", key, SubjectName="req-2"),
         ezca.order("req-2", key, SubjectAltNames=[{"SubjectAltType": 3, "ValueSTR": "x"}]),
         ezca.order("req-2", key, CSR=pem(csr(key, "req-2")).replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")),
         ezca.order("req-2", key, CSR=pem(x509.load_der_x509_csr(tampered[:-1] + bytes([tampered[-1] ^ 1])))),
@@ -162,6 +164,8 @@ async def test_requests_that_are_refused_mint_nothing(ezca: Ezca) -> None:
     for order in orders:
         answer = await ezca.ca("RequestSSLCertificateV2", order)
         assert answer["Success"] is False, order
+    for malformed in (ezca.order("req-2", key, ValidityInDays="10"), ezca.order("req-2", key, EKUs=[1]), ["no object"]):
+        assert (await ezca.call("POST", "/api/CA/RequestSSLCertificateV2", malformed))[0] == 400
     stranger = ezca.lab.token(MANAGEMENT, STRANGER)
     assert (await ezca.ca("RequestSSLCertificateV2", ezca.order("req-2", key), stranger))["Success"] is False
     assert len(ezca.lab.get("ezca", "/lab/certificates")) == before
