@@ -84,10 +84,9 @@ class EzcaIssuer:
         the holder has, because EZCA refuses a renewal whose names differ."""
         if _names(certificates.sans_of(holder.certificate)) != _names(request.sans):
             return await self.issue(request)
-        if not isinstance(holder.private_key, rsa.RSAPrivateKey):
-            return await self._renew_over_est(request, holder)
-        token = await asyncio.to_thread(holder_token, holder.private_key, holder.certificate, datetime.now(UTC))
-        return await self._renew_by_jwt(request, holder.certificate, token)
+        if isinstance(holder.private_key, rsa.RSAPrivateKey):
+            return await self._renew_by_jwt(request, holder.certificate, holder.private_key)
+        return await self._renew_over_est(request, holder)
 
     async def find(self, request: CertificateRequest) -> Issued | None:
         key = public_key_sha256(x509.load_der_x509_csr(request.csr).public_key())
@@ -161,12 +160,16 @@ class EzcaIssuer:
             log.warning("the chain of the new certificate of %s stays unknown: %s", request.device_id, error)
             return issued
 
-    async def _renew_by_jwt(self, request: CertificateRequest, current: x509.Certificate, token: str) -> Issued:
+    async def _renew_by_jwt(
+        self, request: CertificateRequest, current: x509.Certificate, private_key: rsa.RSAPrivateKey
+    ) -> Issued:
         call = wire.Call(f"renew the certificate of {request.device_id}", request.device_id, as_registrar=False)
         newer = wire.renewal(self._settings, request, current)
         for version in range(self._renewal, len(_RENEWALS)):
             name, read = _RENEWALS[version]
             body = newer if read is not wire.wrapped else wire.renewal_v1(self._settings, request)
+            # Fresh for each call, in case EZCA refuses a token that it has seen before.
+            token = await asyncio.to_thread(holder_token, private_key, current, datetime.now(UTC))
             answer = await self._ask("POST", f"Certificates/{name}", token, body)
             if wire.is_unknown_call(answer):
                 log.info("EZCA does not know %s (HTTP %d)", name, answer.status)
