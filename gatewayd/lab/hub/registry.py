@@ -45,14 +45,14 @@ class Registry:
 
     def put(self, device_id: str, document: Mapping[str, Any], if_match: str | None) -> Identity:
         """Without ``if_match`` create only; with it replace only. Raises HubError."""
-        current = self.find(device_id)
-        if if_match is None:
-            if current is not None:
-                raise HubError(Code.DEVICE_ALREADY_EXISTS, f"A device with ID '{device_id}' is already registered.")
+        if if_match is not None:
+            current = self.get(device_id)
+            self._check(current, if_match)
+            written = identity.replace(current, document, utc_now())
+        elif self.find(device_id) is None:
             written = identity.create(device_id, document, utc_now())
         else:
-            self._check(self.get(device_id), if_match)
-            written = identity.replace(self.get(device_id), document, utc_now())
+            raise HubError(Code.DEVICE_ALREADY_EXISTS, f"A device with ID '{device_id}' is already registered.")
         self._state.put("identity", device_id, written)
         self._tell(device_id, written)
         return written

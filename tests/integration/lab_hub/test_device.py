@@ -17,7 +17,6 @@ from tests.support.lab import Lab
 
 from .clients import Device, Service, credential
 
-EVENTS = "devices/{}/messages/events/"
 DEVICEBOUND = "devices/{}/messages/devicebound/#"
 
 
@@ -161,6 +160,16 @@ def test_what_a_device_may_not_publish_closes_its_connection(lab: Lab, service: 
         device.client.publish(topic, b"x", qos)
         assert device.closed()
     assert len(lab.get("hub", "/lab/messages")) == before
+
+
+def test_a_report_that_is_no_json_object_is_answered_400(lab: Lab, service: Service) -> None:
+    service.create("garbled")
+    with Device(lab, "garbled", credential(lab, "garbled")) as device:
+        device.connect()
+        device.subscribe("$iothub/twin/res/#")
+        for number, payload in enumerate((b"[]", b"{", b"\xff", b"[" * 100_000)):
+            device.publish(f"$iothub/twin/PATCH/properties/reported/?$rid={number}", payload)
+            assert device.receive()[0] == f"$iothub/twin/res/400/?$rid={number}"
 
 
 def test_a_device_may_subscribe_to_its_own_topics_only(lab: Lab, service: Service) -> None:
