@@ -51,7 +51,7 @@ async def listening(
     app: web.Application, address: str, port: int, context: ssl.SSLContext | None
 ) -> AsyncIterator[int]:
     """Serve ``app`` for as long as the block runs; yields the port. Without a context: plain HTTP."""
-    runner = web.AppRunner(app, access_log_format='%a "%r" %s %b', shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log_format='%a "%r" %s %b', shutdown_timeout=0.2)
     await runner.setup()
     try:
         await web.TCPSite(runner, address, port, ssl_context=context, reuse_address=True).start()
