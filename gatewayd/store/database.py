@@ -46,8 +46,8 @@ class SqliteStore:
 
         Raises StoreInUse, StoreTooNew, StoreBroken; nothing is held then.
         """
+        self._lock = claim(self._path)
         try:
-            self._lock = claim(self._path)
             self._writer = Worker(
                 "store-writer",
                 lambda: self._connect(_prepare_writer),
@@ -119,9 +119,8 @@ class SqliteStore:
                     self._carry_out(connection, tx, job)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have undone it by itself
+                connection.execute("ROLLBACK")
             # Also for a work that had failed by itself: what it saw of the others' changes was never true.
             for job in batch:
                 job.error = broken(error, self._path)
@@ -147,7 +146,7 @@ class SqliteStore:
             except BaseException as error:
                 job.error = self._as_ours(error, reading=True)
             finally:
-                if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
 
     def _as_ours(self, error: BaseException, *, reading: bool = False) -> BaseException:

@@ -99,10 +99,17 @@ class Worker:
             while more:
                 batch, more = self._next_batch()
                 if batch:
-                    self._process(connection, batch)
-                    self._tell(self._settle, batch)
+                    self._work_off(connection, batch)
         finally:
             connection.close()
+
+    def _work_off(self, connection: sqlite3.Connection, batch: list[Job[Any]]) -> None:
+        try:
+            self._process(connection, batch)
+        except BaseException as error:  # such as a MemoryError: the thread goes on, and nobody waits for ever
+            for job in batch:
+                job.error = error
+        self._tell(self._settle, batch)
 
     def _next_batch(self) -> tuple[list[Job[Any]], bool]:
         """Wait for a job and take what has gathered behind it; False when it was the last."""
