@@ -1,6 +1,6 @@
 """``init``: make the lab's key material in one directory.
 
-What it writes (every private key with mode 0600, in a directory with mode 0700):
+What it writes (secrets with mode 0600; a directory that it makes itself has mode 0700):
 
 - ``web-root.pem``, ``web-cert.pem``, ``web-key.pem``: TLS of all the stand-ins;
 - ``ca-root.pem``, ``ca-issuing.pem`` and ``ca-root-key.pem``, ``ca-issuing-key.pem``: the CA that EZCA would hold;
