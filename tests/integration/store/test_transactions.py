@@ -99,7 +99,7 @@ def _work(changes: list[Change], fails: bool) -> Callable[[Tx], int]:
     return work
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(
