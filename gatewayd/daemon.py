@@ -1,0 +1,389 @@
+"""The composition root: builds the ports, starts the services, says READY, stops in order.
+
+The only room that knows all others. What may fail at start and is a person's to mend (the configuration, the TLS
+bridge, a database from the future) refuses the start; what may mend itself or waits for a person while the rest goes
+on (token, bus, CA, hub) does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from .ca.base import TokenSource
+from .ca.ezca import EzcaIssuer
+from .config import Settings
+from .control.service import ControlService
+from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone
+from .core.renewal import RenewalPolicy
+from .errors import ConfigInvalid, GatewayError, NotBootstrapped
+from .keys import tls
+from .keys.pin import Pin
+from .keys.token import Pkcs11KeyStore
+from .leaf.server import EstServer
+from .leaf.tls import ServerTls, server_context
+from .pki import pem
+from .pki.names import canonical
+from .services.anchors import Anchors
+from .services.clock import SystemClock
+from .services.credentials import CredentialEngine
+from .services.enrollments import Enrollments
+from .services.events import Events
+from .services.health import Health
+from .services.housekeeping import Housekeeping
+from .services.link import LinkKeeper
+from .services.operations import FACTORY, Operations
+from .services.outbox import Outbox
+from .services.registrar import Registrar
+from .services.renewals import Renewals
+from .services.revocations import Revocations
+from .services.status import StatusReader
+from .services.steps import GatewaySteps, LeafSteps
+from .services.twin import TwinReporter
+from .store.base import Tx
+from .store.database import SqliteStore
+from .systemd import notify
+from .upstream.base import LinkCredential
+from .upstream.device import HubLink
+from .upstream.entra import EntraTokens, StaticToken
+from .upstream.registry import HubRegistry
+
+log = logging.getLogger(__name__)
+
+_TOKEN_RETRY = 10.0
+"""Seconds between attempts to open a token that is not there yet."""
+
+
+class Daemon:
+    def __init__(self, settings: Settings, pin: Pin | None) -> None:
+        self._settings = settings
+        gateway = settings.gateway
+        self._id = gateway.device_id
+        self._clock = SystemClock()
+        self._events = Events()
+        self._health = Health(self._clock)
+        self._store = SqliteStore(gateway.state_directory / "gatewayd.db")
+        self._keys = Pkcs11KeyStore(settings.token.module, settings.token.uri, pin, timeout=settings.token.timeout)
+        self._anchors = Anchors(self._store, settings.trust.issuer_anchors)
+        self._client_tls = self._trusting_context()
+        self._registrar = Registrar(
+            store=self._store, keys=self._keys, clock=self._clock, device_id=self._id, make_tokens=self._entra
+        )
+        self._registry = HubRegistry(
+            settings.hub.registry_url or settings.hub.host,
+            self._registrar,
+            settings.hub.scope,
+            self._client_tls,
+            settings.hub.timeout,
+        )
+        bundle = settings.trust.bundle
+        trust_pem = bundle.read_text() if bundle else None
+        self._link = HubLink(settings.hub.host, self._id, tls.bind, trust_pem, settings.hub.timeout)
+        self._issuer = self._ezca(self._registrar)
+        self._keeper = LinkKeeper(link=self._link, live=self._live, clock=self._clock)
+        self._gateway_steps = GatewaySteps(
+            store=self._store,
+            clock=self._clock,
+            health=self._health,
+            issuer=self._issuer,
+            anchors=self._anchors,
+            registry=self._registry,
+            keys=self._keys,
+            link=self._keeper,
+            client_context=self._client_context,
+            lifetime=timedelta(days=settings.ezca.lifetime_days),
+        )
+        leaf_steps = LeafSteps(
+            store=self._store,
+            clock=self._clock,
+            health=self._health,
+            issuer=self._issuer,
+            anchors=self._anchors,
+            registry=self._registry,
+            lifetime=timedelta(days=settings.ezca.leaf_lifetime_days),
+        )
+        renewal = settings.renewal
+        policy = RenewalPolicy(renewal.opens, renewal.closes, renewal.emergency)
+        self._engine = CredentialEngine(
+            store=self._store,
+            clock=self._clock,
+            events=self._events,
+            policy=policy,
+            steps={DeviceKind.GATEWAY: self._gateway_steps, DeviceKind.LEAF: leaf_steps},
+        )
+        self._renewals = Renewals(
+            store=self._store, clock=self._clock, engine=self._engine, algorithm=gateway.key_algorithm
+        )
+        self._revocations = Revocations(
+            store=self._store,
+            clock=self._clock,
+            events=self._events,
+            health=self._health,
+            issuer=self._issuer,
+            registry=self._registry,
+            gateway_id=self._id,
+        )
+        self._outbox = Outbox(store=self._store, clock=self._clock, events=self._events, link=self._link)
+        self._twin = TwinReporter(store=self._store, link=self._link, gateway_id=self._id)
+        self._housekeeping = Housekeeping(store=self._store, keys=self._keys, clock=self._clock)
+        self._enrollments = Enrollments(
+            store=self._store,
+            clock=self._clock,
+            events=self._events,
+            engine=self._engine,
+            policy=policy,
+            anchors=self._anchors.known,
+            answer_within=settings.est.answer_within,
+        )
+        self._est: _Est | None = None
+        reader = StatusReader(
+            store=self._store,
+            clock=self._clock,
+            keys=self._keys,
+            link=self._link,
+            health=self._health,
+            gateway_id=self._id,
+            issuer_name="ezca",
+            issuer_url=settings.ezca.url,
+            hub_host=settings.hub.host,
+            est_url=lambda: self._est.server.url if self._est else None,
+        )
+        operations = Operations(
+            store=self._store,
+            clock=self._clock,
+            events=self._events,
+            keys=self._keys,
+            engine=self._engine,
+            steps=self._gateway_steps,
+            registrar=self._registrar,
+            reader=reader,
+            bootstrap_issuer=lambda token: self._ezca(StaticToken(token)),
+            gateway_id=self._id,
+            algorithm=gateway.key_algorithm,
+            code_lifetime=settings.control.code_lifetime,
+            ring=self._ring,
+        )
+        self._control = ControlService(operations, settings.control, self._id)
+        self._background: set[asyncio.Task[None]] = set()
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """From start to SIGTERM. Raises ConfigInvalid, StoreTooNew, StoreBroken, TlsBridgeUnsupported at start."""
+        tls.prove()
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        await self._store.open()
+        try:
+            await self._prepare()
+            await self._serve(stopping)
+        finally:
+            await self._store.close()
+
+    async def _prepare(self) -> None:
+        await self._clock.load(self._store)
+        await self._anchors.load()
+        now = self._clock.now()
+        await self._store.write(lambda tx: self._adopt_settings(tx, now))
+        if factory := await self._store.read(lambda tx: tx.settings.get(FACTORY)):
+            kept = json.loads(factory)
+            chain = pem.certificates(kept["certificates"])
+            ref = KeyRef(bytes.fromhex(kept["key_id"]), KeyAlgorithm(kept["algorithm"]))
+            self._gateway_steps.factory = self._gateway_steps.with_key(chain[0], chain[1:], ref)
+        self._events.listen(self._happened)
+        self._keeper.on_connected(self._twin.forget)
+        self._keeper.on_connected(self._outbox.ring)
+
+    def _adopt_settings(self, tx: Tx, now: Any) -> None:
+        """The gateway's own record follows the configuration, except for its id, which is for ever."""
+        known = [each for each in tx.devices.all() if each.kind is DeviceKind.GATEWAY]
+        sans = tuple(canonical(each) for each in self._settings.gateway.sans)
+        if not known:
+            tx.devices.add(Device(device_id=self._id, kind=DeviceKind.GATEWAY, created_at=now, sans=sans))
+        elif known[0].device_id != self._id:
+            raise ConfigInvalid(
+                f"gateway.device_id is {self._id!r}, but this state directory belongs to {known[0].device_id!r}"
+            )
+        elif known[0].sans != sans:
+            tx.devices.put(replace(known[0], sans=sans))
+
+    async def _serve(self, stopping: asyncio.Event) -> None:
+        await self._control.start()
+        await self._open_token()
+        await self._take_up_certificate()
+        for service in (
+            self._renewals.run(),
+            self._revocations.run(),
+            self._keeper.run(),
+            self._outbox.run(),
+            self._twin.run(),
+            self._housekeeping.run(),
+        ):
+            self._spawn(service)
+        notify("READY=1", f"STATUS=Serving {self._id}")
+        log.info("ready: %s", self._id)
+        await stopping.wait()
+        notify("STOPPING=1")
+        log.info("stopping")
+        await self._stop()
+
+    async def _stop(self) -> None:
+        """Outside first, so that nothing new comes in; then what is under way; the token and the store last."""
+        if self._est is not None:
+            await self._est.server.stop()
+        await self._control.stop()
+        await self._engine.stop()
+        await self._revocations.stop()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        for close in (self._keeper.close, self._registry.close, self._keys.close):
+            with contextlib.suppress(GatewayError):
+                await close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A service that dies silently is worse than a restart, from which everything resumes.
+            log.critical("a service has died", exc_info=error)
+            signal.raise_signal(signal.SIGTERM)
+
+    async def _open_token(self) -> None:
+        try:
+            await self._keys.open()
+        except GatewayError as error:
+            log.error("the token: %s %s", error, error.remedy)
+            if error.recoverable:
+                self._spawn(self._reopen_token())
+
+    async def _reopen_token(self) -> None:
+        while True:
+            await asyncio.sleep(_TOKEN_RETRY)
+            try:
+                await self._keys.open()
+            except GatewayError as error:
+                if error.recoverable:
+                    continue
+                log.error("the token: %s %s", error, error.remedy)
+                return
+            await self._take_up_certificate()
+            self._ring()
+            return
+
+    # --- what follows from what happened ---------------------------------------------------------
+
+    def _happened(self, entry: JournalEntry) -> None:
+        self._twin.ring()
+        self._outbox.ring()
+        if entry.what == "switch" and entry.device_id == self._id:
+            self._spawn(self._take_up_certificate())
+        if entry.what == Milestone.DISABLED and entry.device_id == self._id:
+            self._keeper.ring()
+        if entry.what in ("switch", "revocation", "device added", Milestone.VERIFIED, Milestone.DISABLED):
+            self._spawn(self._refresh_bus())
+
+    async def _refresh_bus(self) -> None:
+        try:
+            await self._control.refresh_devices()
+        except GatewayError as error:
+            log.warning("the devices on the bus are not up to date: %s", error)
+
+    def _ring(self) -> None:
+        for service in (self._renewals, self._revocations, self._outbox, self._keeper):
+            service.ring()
+
+    async def _take_up_certificate(self) -> None:
+        """Serve leaves, and connect, with what is the current certificate now."""
+        try:
+            live = await self._live()
+            if live is not None:
+                await self._serve_leaves(live)
+        except GatewayError as error:
+            log.error("the EST server: %s %s", error, error.remedy)
+        self._keeper.ring()
+
+    async def _serve_leaves(self, live: LinkCredential) -> None:
+        if self._est is not None:
+            self._est.live = live
+            self._est.tls.reload()
+            return
+        est = _Est.make(live, self._anchors.known)
+        server = EstServer(self._enrollments, self._settings.est, est.tls)
+        await server.start()
+        est.server = server
+        self._est = est
+        log.info("leaves enroll at %s", server.url)
+
+    async def _live(self) -> LinkCredential | None:
+        """The credential that the gateway shows to the hub and to leaves; None before bootstrap and once revoked."""
+        device = await self._store.read(lambda tx: tx.devices.get(self._id))
+        if device is None or device.state is DeviceState.REVOKED:
+            return None
+        return await self._gateway_steps.live(device)
+
+    # --- what the ports are made of --------------------------------------------------------------
+
+    def _trusting_context(self) -> ssl.SSLContext:
+        bundle = self._settings.trust.bundle
+        try:
+            return ssl.create_default_context(cafile=bundle)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigInvalid(f"trust.bundle {bundle}: {error}") from None
+
+    def _client_context(self, credential: LinkCredential) -> ssl.SSLContext:
+        context = self._trusting_context()
+        tls.bind(context, credential.certificate, credential.chain, credential.private_key)
+        return context
+
+    def _entra(self, key: rsa.RSAPrivateKey, certificate: x509.Certificate) -> TokenSource:
+        return EntraTokens(self._settings.entra, key, certificate, self._settings.trust.bundle)
+
+    def _ezca(self, tokens: TokenSource) -> EzcaIssuer:
+        requester = self._settings.entra.object_id
+        known = self._anchors.known
+        return EzcaIssuer(self._settings.ezca, tokens, self._client_tls, requester=requester, known=known)
+
+
+@dataclass(slots=True)
+class _Est:
+    """The EST server with what its TLS context is made of."""
+
+    live: LinkCredential
+    anchors: Callable[[], tuple[x509.Certificate, ...]]
+    tls: ServerTls
+    server: EstServer
+
+    @classmethod
+    def make(cls, live: LinkCredential, anchors: Callable[[], tuple[x509.Certificate, ...]]) -> _Est:
+        est = cls.__new__(cls)
+        est.live = live
+        est.anchors = anchors
+        est.tls = ServerTls(est.context)
+        return est
+
+    def context(self) -> ssl.SSLContext:
+        known = self.anchors()
+        if not known:
+            raise NotBootstrapped("The CA's certificates are not known yet.")
+        context = server_context([each.public_bytes(Encoding.DER) for each in known])
+        tls.bind(context, self.live.certificate, self.live.chain, self.live.private_key)
+        return context

@@ -80,12 +80,15 @@ class EzcaIssuer:
             raise
 
     async def renew(self, request: CertificateRequest, holder: Holder) -> Issued | Working:
-        """By the holder's JWT for an RSA key, over EST for an EC key; as registrar when other names are asked for than
-        the holder has, because EZCA refuses a renewal whose names differ."""
+        """By the holder's JWT for an RSA key, over EST for an EC key. As registrar where the holder cannot: when other
+        names are asked for than it has (EZCA refuses a renewal whose names differ), and for an EC key while no EST URL
+        is configured (EZCA takes no JWT of one)."""
         if _names(certificates.sans_of(holder.certificate)) != _names(request.sans):
             return await self.issue(request)
         if isinstance(holder.private_key, rsa.RSAPrivateKey):
             return await self._renew_by_jwt(request, holder.certificate, holder.private_key)
+        if not self._settings.est_url:
+            return await self.issue(request)
         return await self._renew_over_est(request, holder)
 
     async def find(self, request: CertificateRequest) -> Issued | None:
@@ -141,11 +144,6 @@ class EzcaIssuer:
         return await asyncio.to_thread(wire.has_domain, answer, call, self._settings, device_id)
 
     async def _renew_over_est(self, request: CertificateRequest, holder: Holder) -> Issued | Working:
-        if not self._settings.est_url:
-            raise IssuerUnconfigured(
-                f"{request.device_id} has an EC key, which EZCA renews over EST only, and [ezca] est_url is empty.",
-                device=request.device_id,
-            )
         est = EstClient(self._settings.est_url, self._settings.timeout)
         context = holder.client_context()
         answer = await est.simpleenroll(request.csr, context, request.device_id)

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ..core.enrollment import CsrFacts
 from ..core.model import San
 from ..errors import CsrInvalid
-from .names import general_name, san
+from .names import canonical, general_name, san
 from .parsing import PARSE_ERRORS
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -76,7 +76,7 @@ def _facts(request: x509.CertificateSigningRequest, public_key: CertificatePubli
     wanted = {type(each.value): each.value for each in request.extensions}
     alternative = wanted.get(x509.SubjectAlternativeName)
     general = list(alternative) if isinstance(alternative, x509.SubjectAlternativeName) else []
-    sans = tuple(known for each in general if (known := san(each)) is not None)
+    sans = tuple(canonical(known) for each in general if (known := san(each)) is not None)
     description, accepted = _judge(public_key)
     return CsrFacts(
         der=request.public_bytes(serialization.Encoding.DER),

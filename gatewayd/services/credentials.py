@@ -59,7 +59,7 @@ class Steps(Protocol):
     async def find(self, device: Device, credential: Credential) -> Issued | None:
         """A certificate for this credential's key that an interrupted request left behind."""
 
-    def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
+    async def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
         """Raises CertificateUnacceptable."""
 
     async def accept(self, device: Device, credential: Credential) -> None:
@@ -174,7 +174,7 @@ class CredentialEngine:
                 later_than = await self._present_not_after(device)
                 kept = _with_certificate(settled, answer)
                 try:
-                    steps.check(device, settled, answer, later_than)
+                    await steps.check(device, settled, answer, later_than)
                 except CertificateUnacceptable as error:
                     raise _Unacceptable(error, kept) from error
                 return Event.ISSUED, kept, f"serial {kept.serial}, until {kept.not_after:%Y-%m-%d %H:%M:%S}Z"

@@ -36,6 +36,7 @@ from ..errors import (
 )
 from ..keys.base import KeyStore
 from ..pki import pem
+from ..pki.names import canonical, general_name
 from ..store.base import Store, Tx
 from . import renewals, revoking
 from .clock import Clock
@@ -122,7 +123,9 @@ class Operations:
         if device_id == self._gateway_id:
             raise DeviceExists(f"{device_id} is the gateway itself.", device=device_id)
         try:
-            names = tuple(San.parse(each) for each in sans)
+            names = tuple(canonical(San.parse(each)) for each in sans)
+            for name in names:
+                general_name(name)  # raises InvalidArgument when the value does not fit its kind
         except ValueError as error:
             raise InvalidArgument(f"{error}.") from None
         now = self._clock.now()

@@ -60,7 +60,7 @@ class CommonSteps:
         known = await self._store.read(lambda tx: tx.credentials.by_thumbprint(thumbprint))
         return None if known else found
 
-    def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
+    async def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
         if credential.public_key_sha256 is None:
             raise Internal("A credential without a public key was asked for.", device=device.device_id)
         certificates.check_issued(
@@ -176,7 +176,6 @@ class GatewaySteps(CommonSteps):
         if credential.attempts:
             try:
                 if found := await self._find(registrar, request):
-                    await self._anchors.learn(found)
                     return found
             except RegistrarRefused as error:
                 # Without a registrar nobody can look. Renewing goes before accounting: the service must live.
@@ -188,18 +187,16 @@ class GatewaySteps(CommonSteps):
                 answer = await registrar.issue(request)
             else:
                 raise NotBootstrapped(f"{device.device_id} has no certificate yet.", device=device.device_id)
-        if isinstance(answer, Issued):
-            await self._anchors.learn(answer)
         return answer
 
+    async def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
+        await self._anchors.learn(issued)
+        await super().check(device, credential, issued, later_than)
+
     async def _holder(self, device: Device) -> Holder | None:
-        """The present certificate, when it can renew itself: valid, and with the names that are wanted now (a CA
-        refuses a renewal for other names; the registrar then asks anew)."""
+        """The present certificate, or the factory's; None once it has expired: the registrar then asks anew."""
         present = await self.live(device) or self.factory
-        if present is None:
-            return None
-        valid = present.certificate.not_valid_after_utc > self._clock.now()
-        if not valid or set(certificates.sans_of(present.certificate)) != set(device.sans):
+        if present is None or present.certificate.not_valid_after_utc <= self._clock.now():
             return None
         return Holder(present.certificate, present.private_key, lambda: self._client_context(present))
 

@@ -367,11 +367,12 @@ async def test_an_unknown_issuing_certificate_is_fetched_over_est(world: World) 
     assert world.calls()[-2:] == ["simpleenroll", "cacerts"]
 
 
-async def test_an_ec_holder_without_est_is_told_what_is_missing(world: World) -> None:
+async def test_without_an_est_url_the_registrar_asks_for_an_ec_holder(world: World) -> None:
     key = ec_key()
     present = await first(world, "gw-no-est", key)
-    with pytest.raises(IssuerUnconfigured, match=r"EC key, .* \[ezca\] est_url is empty"):
-        await world.make_issuer(est_url="").renew(request("gw-no-est", ec_key()), world.holder(present, key))
+    asked = request("gw-no-est", ec_key())
+    world.check(await world.make_issuer(est_url="").renew(asked, world.holder(present, key)), asked)
+    assert world.calls()[-1] == "RequestSSLCertificateV2"
 
 
 # --- revocation ----------------------------------------------------------------------------------
