@@ -16,9 +16,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import shutil
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,20 +125,45 @@ def finalize(module: Path = MODULE) -> None:
 
 
 def _in_terminal(command: list[str], env: Mapping[str, str], pin: str, timeout: float) -> str:
+    """Run a command that asks for a PIN at a terminal, and answer; what it wrote after that."""
     controller, terminal = pty.openpty()
     try:
-        with subprocess.Popen(
-            command, env=env, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            os.close(terminal)
-            os.write(controller, pin.encode() + b"\n")
+        with subprocess.Popen(command, env=env, stdin=terminal, stdout=terminal, stderr=terminal) as process:
             try:
-                output, _ = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
+                _wait_for_prompt(terminal, process, timeout)
+                os.write(controller, pin.encode() + b"\n")
+                output = _read(controller, process, timeout)
+            except BaseException:
                 process.kill()
                 raise
     finally:
+        os.close(terminal)
         os.close(controller)
+    text = output.decode().replace("\r\n", "\n")
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, output)
-    return output
+        raise subprocess.CalledProcessError(process.returncode, command, text)
+    return text
+
+
+def _wait_for_prompt(terminal: int, process: subprocess.Popen[bytes], timeout: float) -> None:
+    """What is typed before the echo is switched off is thrown away."""
+    deadline = time.monotonic() + timeout
+    while termios.tcgetattr(terminal)[3] & termios.ECHO:
+        if process.poll() is not None:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError("the PIN was not asked for")
+        time.sleep(0.005)
+
+
+def _read(controller: int, process: subprocess.Popen[bytes], timeout: float) -> bytes:
+    """All that the process writes until it ends."""
+    output = b""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        ended = process.poll() is not None
+        while select.select([controller], [], [], 0.01)[0]:
+            output += os.read(controller, 65536)
+        if ended:
+            return output
+    raise TimeoutError("the tool did not end")
