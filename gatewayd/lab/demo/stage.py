@@ -22,7 +22,6 @@ from ..cloud import Lab
 
 T = TypeVar("T")
 
-TENANT = "6f1c2a0e-1f0b-4c8e-9a59-8a3a5be0a001"
 APPLICATION = "0d6d4a52-5d3c-4f0e-8a44-1f0c6c1f0a02"
 APPLICATION_OBJECT = "b7a3c1d8-93a4-4a34-9d8e-55f2f60f0a03"
 OWNER = "c81e728d-9d4c-4f63-af06-7f89cc1c0a04"
@@ -72,10 +71,9 @@ class Stage:
         }
 
     def __enter__(self) -> Self:
-        self.lab.start("entra")
-        hub = self.lab.start("hub")
-        ezca = self.lab.start("ezca")
-        self._write_configuration(ezca, hub)
+        for name in ("entra", "hub", "ezca"):
+            self.lab.start(name)
+        self._write_configuration()
         self._start_bus()
         return self
 
@@ -90,7 +88,8 @@ class Stage:
 
     # --- what there is to set up -----------------------------------------------------------------
 
-    def _write_configuration(self, ezca: dict[str, Any], hub: dict[str, Any]) -> None:
+    def _write_configuration(self) -> None:
+        ezca, hub, entra = (self.lab.ready(name) for name in ("ezca", "hub", "entra"))
         tokens = self.directory / "tokens"
         tokens.mkdir(mode=0o700)
         (self.directory / "softhsm2.conf").write_text(
@@ -115,8 +114,8 @@ template_id = "{ezca["template_id"]}"
 owners = [{{ object_id = "{OWNER}", friendly_name = "Plant Engineering" }}]
 
 [entra]
-authority = "{self.lab.url("entra")}"
-tenant_id = "{TENANT}"
+authority = "{entra["url"]}"
+tenant_id = "{entra["tenant_id"]}"
 client_id = "{APPLICATION}"
 object_id = "{APPLICATION_OBJECT}"
 
@@ -216,7 +215,7 @@ bus = "{self.bus}"
     ) -> subprocess.CompletedProcess[str]:
         """Run gatewayctl as a user would, without a terminal."""
         done = subprocess.run(
-            [sys.executable, "-m", "gatewayd.control.cli", *arguments],
+            [sys.executable, "-m", "gatewayd.control", *arguments],
             env=self.environment,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
