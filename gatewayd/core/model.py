@@ -97,6 +97,8 @@ class Device:
     """The live credential's generation: the one pointer that a switch flips."""
     in_hub: bool = False
     """Whether the identity was seen in the hub's registry."""
+    revocation_reason: RevocationReason | None = None
+    """Why, once it is revoked: also of a certificate that turns up only afterwards."""
 
 
 class CredentialState(StrEnum):

@@ -32,6 +32,7 @@ from ..core.model import (
     DeviceState,
     JournalEntry,
     OutboxMessage,
+    RevocationReason,
 )
 from ..core.renewal import RenewalPolicy, renew_at, retry_at
 from ..errors import CertificateUnacceptable, GatewayError, Internal, IssuerRejected
@@ -306,10 +307,11 @@ class CredentialEngine:
         state, _ = lifecycle.step(credential.state, Event.REVOKED)
         now = self._clock.now()
         final = replace(credential, state=state, updated_at=now, next_attempt_at=None)
+        reason = device.revocation_reason or RevocationReason.UNSPECIFIED
 
         def work(tx: Tx) -> JournalEntry:
             tx.credentials.put(final)
-            revoking.add_revocation(tx, final, revoking.reason_of(tx, device.device_id), DAEMON, now)
+            revoking.add_revocation(tx, final, reason, DAEMON, now)
             entry = JournalEntry(now, device.device_id, DAEMON, "wind-up", "done", final.serial or "nothing was minted")
             tx.journal.append(entry)
             return entry

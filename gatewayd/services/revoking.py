@@ -32,9 +32,8 @@ def revoke_device(tx: Tx, device_id: str, reason: RevocationReason, who: str, no
     """
     device = tx.devices.get(device_id)
     assert device is not None
-    tx.devices.put(replace(device, state=DeviceState.REVOKED))
+    tx.devices.put(replace(device, state=DeviceState.REVOKED, revocation_reason=reason))
     tx.codes.withdraw_unused(device_id)
-    tx.settings.set(_reason_setting(device_id), reason)
     entries = [JournalEntry(now, device_id, who, "revocation", "done", f"known; reason {reason}")]
     for credential in tx.credentials.all(device_id):
         if credential.state in lifecycle.IN_PROGRESS or credential.state is CredentialState.REVOKED:
@@ -78,12 +77,3 @@ def add_revocation(tx: Tx, credential: Credential, reason: RevocationReason, who
         )
     )
     return True
-
-
-def reason_of(tx: Tx, device_id: str) -> RevocationReason:
-    """Why the device was revoked."""
-    return RevocationReason(tx.settings.get(_reason_setting(device_id)) or RevocationReason.UNSPECIFIED)
-
-
-def _reason_setting(device_id: str) -> str:
-    return f"revocation-reason/{device_id}"

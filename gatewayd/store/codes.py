@@ -29,6 +29,13 @@ class CodeRows:
     def withdraw_unused(self, device_id: str) -> None:
         self._connection.execute("DELETE FROM enrollment_codes WHERE device_id = ? AND used_by IS NULL", (device_id,))
 
+    def open_until(self, device_id: str, now: datetime) -> datetime | None:
+        query = (
+            "SELECT max(expires_at) FROM enrollment_codes WHERE device_id = ? AND used_by IS NULL AND expires_at > ?"
+        )
+        (latest,) = self._connection.execute(query, (device_id, stamp(now))).fetchone()
+        return None if latest is None else moment(latest)
+
     def purge(self, expired_before: datetime) -> int:
         """Forget codes, used or not, that expired earlier than this; how many there were."""
         query = "DELETE FROM enrollment_codes WHERE expires_at < ?"

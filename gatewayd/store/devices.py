@@ -3,11 +3,15 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from ..core.model import Device, DeviceKind, DeviceState, San
+from ..core.model import Device, DeviceKind, DeviceState, RevocationReason, San
 from ..errors import DeviceExists
 from .rows import Column, Table, moment, stamp
 
-_TABLE = Table("devices", key=("device_id",), others=("kind", "state", "sans", "created_at", "current", "in_hub"))
+_TABLE = Table(
+    "devices",
+    key=("device_id",),
+    others=("kind", "state", "sans", "created_at", "current", "in_hub", "revocation_reason"),
+)
 
 
 class DeviceRows:
@@ -39,6 +43,7 @@ def _columns(device: Device) -> dict[str, Column]:
         "created_at": stamp(device.created_at),
         "current": device.current,
         "in_hub": device.in_hub,
+        "revocation_reason": device.revocation_reason,
     }
 
 
@@ -51,4 +56,5 @@ def _device(row: sqlite3.Row) -> Device:
         state=DeviceState(row["state"]),
         current=row["current"],
         in_hub=bool(row["in_hub"]),
+        revocation_reason=None if row["revocation_reason"] is None else RevocationReason(row["revocation_reason"]),
     )

@@ -8,6 +8,7 @@ CREATE TABLE devices (
   created_at INTEGER NOT NULL,
   current    INTEGER,           -- the one pointer that a switch flips
   in_hub     INTEGER NOT NULL,
+  revocation_reason TEXT,       -- CRLReason by its name; there once state is revoked
   FOREIGN KEY (device_id, current) REFERENCES credentials (device_id, generation)
 ) STRICT;
 
