@@ -42,11 +42,8 @@ class Listener:
         self._handshakes: set[asyncio.Task[None]] = set()
         self._established: set[asyncio.Task[None]] = set()
         self._socket = _listen(address, port)
+        self.port = int(self._socket.getsockname()[1])
         self._accepting = asyncio.create_task(self._accept(), name="est-accept")
-
-    @property
-    def port(self) -> int:
-        return int(self._socket.getsockname()[1])
 
     async def close(self) -> None:
         """Accept nothing more and drop the handshakes under way; established connections go on."""

@@ -10,9 +10,9 @@ class ServerTls:
     """The context that the next connection is accepted with; replaced whole, while connections go on.
 
     Each connection takes the context that is current when it is accepted, certificate, anchors and all, and keeps it
-    to its end. (Swapping the context inside ``sni_callback`` would be the textbook way, but OpenSSL takes over only
-    the certificate and the trust store then: verify flags, protocol versions and the session cache stay those of the
-    old context, and a session that the old anchors vouched for could be resumed.)
+    to its end. (Setting another context in ``sni_callback`` would be the textbook way, but OpenSSL takes over only
+    the certificate and the trust store: verify flags stay those of the old context, and so does the session cache, so
+    that a client for whom only the old anchors vouched resumes its TLS 1.2 session as if nothing had happened.)
     """
 
     def __init__(self, make_context: Callable[[], ssl.SSLContext]) -> None:
@@ -44,9 +44,9 @@ def server_context(client_anchors: Sequence[bytes]) -> ssl.SSLContext:
     # Each certificate given is an anchor by itself, so that trust can end at the issuing CA and need not take in all
     # that its root may ever vouch for; one signature less to verify on each handshake, too.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # No resumption. A leaf comes twice in a certificate's life and its clients keep no sessions, so there is next to
-    # nothing to save even with a slow token; and a resumed session would carry a verdict on the client's certificate
-    # from before, and a tls-unique that links to less.
+    # No tickets on TLS 1.3: a leaf comes twice in a certificate's life and keeps no session in between, so that they
+    # would cost time in each handshake and save none, however slow the token. On TLS 1.2 OpenSSL's own way stands
+    # (libest resumes within one enrollment): a session ends with its context, and two hours after it began.
     context.num_tickets = 0
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     return context

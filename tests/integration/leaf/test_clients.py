@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gatewayd.core.enrollment import Operation
 from gatewayd.pki import pkcs7
+from tests.support.fake_enroller import DER
 
-from .conftest import DER, Est, make_csr, run
+from .conftest import Est, make_csr, run
 
 
 def b64(csr: x509.CertificateSigningRequest) -> bytes:
