@@ -138,6 +138,7 @@ class TokenConnection:
 
     def _connect(self) -> Any:
         if self._refused is not None:
+            self._set(TokenState.PIN_REFUSED, self._refused)
             raise PinRefused(self._refused)
         if self._pin is None:
             message = "The token needs a PIN and none was given."
@@ -176,7 +177,11 @@ class TokenConnection:
     def _find_token(self) -> Any:
         """The one token that matches, or None. Raises TokenModuleBroken, and TokenNotFound when several match."""
         if self._lib is None:
-            self._lib = load(self._module)
+            try:
+                self._lib = load(self._module)
+            except TokenModuleBroken as error:
+                self._set(TokenState.ABSENT, error.message)
+                raise
         found = [token for token in present_tokens(self._lib) if self._matches(token)]
         if len(found) > 1:
             message = f"{len(found)} tokens match {self._uri}: add the serial to the URI."

@@ -15,11 +15,12 @@ from pkcs11 import Mechanism
 
 from ..core.model import KeyAlgorithm, KeyRef
 from ..errors import ConfigInvalid, TokenTimeout
-from . import objects, uri
+from . import objects
 from .base import PrivateKey, PublicKey, TokenObject, TokenStatus
 from .connection import TokenConnection, utc_now
 from .pin import Pin
 from .signer import Scheme, TokenEcKey, TokenRsaKey
+from .uri import parse
 from .worker import Priority, Worker
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Pkcs11KeyStore:
     def __init__(
         self,
         module: Path,
-        uri_text: str,
+        uri: str,
         pin: Pin | None,
         *,
         timeout: float = 15.0,
@@ -51,9 +52,9 @@ class Pkcs11KeyStore:
         clock: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``uri_text`` (RFC 7512) says which token; a module-path in it goes before ``module``. ``timeout`` is in
+        """``uri`` (RFC 7512) says which token; a module-path in it goes before ``module``. ``timeout`` is in
         seconds, for each call and its time in the queue. Raises ConfigInvalid."""
-        wanted = uri.parse(uri_text)
+        wanted = parse(uri)
         if any(each is not None for each in (wanted.object, wanted.type, wanted.id, wanted.module_name)):
             raise ConfigInvalid("the token's PKCS#11 URI must name a token: no object, type, id or module-name")
         if wanted.module_path is not None:

@@ -116,3 +116,11 @@ async def test_stopping_finishes_what_was_queued_and_refuses_the_rest(pool: Thre
         worker.call(Priority.HANDSHAKE, lambda: 1)
     await worker.stop(lambda: order.append("again"))
     assert order == ["queued", "closed"]
+
+
+def test_after_a_fork_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(timeout=1, queue_size=4)
+    assert worker.call(Priority.REQUEST, lambda: 1) == 1
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(TokenFault, match="fork"):
+        worker.call(Priority.REQUEST, lambda: 1)

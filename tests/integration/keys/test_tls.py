@@ -25,6 +25,7 @@ from gatewayd.errors import TlsBridgeUnsupported
 from gatewayd.keys import openssl, tls
 from gatewayd.keys.base import PrivateKey, PublicKey
 from gatewayd.keys.token import Pkcs11KeyStore
+from gatewayd.keys.worker import Priority
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 KINDS = (KeyAlgorithm.EC_P256, KeyAlgorithm.RSA_2048)
@@ -266,6 +267,23 @@ async def test_what_does_not_fit_is_refused_and_the_context_stays_as_it_was(
     with pytest.raises(ValueError, match="only a key in the token"):
         tls.bind(context, ca.issue("x", software.public_key()), [], software)
     shake_hands(context, ca.software(False))
+
+
+async def test_a_handshake_goes_before_other_signatures(
+    ca: Ca, bound: dict[KeyAlgorithm, Bound], keys: Pkcs11KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Priority] = []
+    real = keys._worker.call
+
+    def call(priority: Priority, work: Callable[[], bytes]) -> bytes:
+        asked.append(priority)
+        return real(priority, work)
+
+    monkeypatch.setattr(keys._worker, "call", call)
+    one = bound[KeyAlgorithm.EC_P256]
+    shake_hands(token_context(ca, one, server=True), ca.software(False))
+    x509.CertificateSigningRequestBuilder().subject_name(one.certificate.subject).sign(one.key, hashes.SHA256())
+    assert asked == [Priority.HANDSHAKE, Priority.REQUEST]
 
 
 async def test_many_contexts_share_one_key(ca: Ca, bound: dict[KeyAlgorithm, Bound]) -> None:

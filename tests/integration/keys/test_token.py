@@ -206,6 +206,7 @@ async def test_a_module_that_does_not_load_is_named(softhsm: SoftHsm, tmp_path: 
     with pytest.raises(TokenModuleBroken, match=r"missing\.so"):
         await store.open()
     assert store.status().state is TokenState.ABSENT
+    assert "missing.so" in store.status().detail
     await store.close()
 
 
