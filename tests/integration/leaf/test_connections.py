@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 
 import pytest
 
 from gatewayd.config import EstSettings
 from gatewayd.errors import ConfigInvalid
-from gatewayd.leaf import http, listener, server
+from gatewayd.leaf import http, listener, service
 from gatewayd.leaf.server import EstServer
 from tests.support.fake_enroller import DER
 
@@ -25,7 +26,7 @@ HEAD = (
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "KEEP_ALIVE_SECONDS", 0.3)
-    monkeypatch.setattr(server, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(service, "BODY_SECONDS", 0.3)
     monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 0.3)
 
 
@@ -129,3 +130,23 @@ async def test_an_address_in_use_is_said_in_one_line(est: Est) -> None:
     second = EstServer(est.enroller, EstSettings(address=address, port=port), est.tls)
     with pytest.raises(ConfigInvalid, match=f"cannot listen on {address} port {port}: .*in use"):
         await second.start()
+
+
+async def test_a_slow_token_does_not_hold_the_daemon_up(est: Est, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that takes 100 ms for a signature, and ten leaves that come at once."""
+    monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 10.0)
+    monkeypatch.setattr(http, "KEEP_ALIVE_SECONDS", 10.0)
+
+    def sign(*_: object) -> None:
+        time.sleep(0.1)  # lets go of the GIL, as the token's module does
+
+    est.tls.context.sni_callback = sign
+    handshakes = asyncio.gather(*(connect(est) for _ in range(10)))
+    lag = 0.0
+    while not handshakes.done():
+        before = time.monotonic()
+        await asyncio.sleep(0.01)
+        lag = max(lag, time.monotonic() - before - 0.01)
+    assert lag < 0.1
+    for _, writer in await handshakes:
+        writer.close()
