@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
             play = Play(stage, script)
             for scene in STORY:
                 scene(play)
-    except (StageError, EnrollmentFailed, TimeoutError, subprocess.SubprocessError) as error:
+    except (StageError, EnrollmentFailed, OSError, subprocess.SubprocessError) as error:
         script.failed(str(error), directory / "gatewayd.log")
         return 1
     script.closing(f"All proved, in {time.monotonic() - began:.0f} s.")

@@ -40,6 +40,7 @@ class LabApi:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/lab/messages", _told(self._messages)),
+            web.get("/lab/twins/{id}", _told(self._twin)),
             web.get("/lab/connections", _told(self._connections)),
             web.get("/lab/faults", _told(self._list_faults)),
             web.post("/lab/faults", _told(self._add_fault)),
@@ -54,6 +55,9 @@ class LabApi:
         after = int(request.query.get("after", 0))
         messages = [{"sequence": sequence, **entry} for sequence, entry in self._state.entries("message", after)]
         return web.json_response(messages)
+
+    async def _twin(self, request: web.Request) -> web.Response:
+        return web.json_response(self._twins.document(request.match_info["id"]))
 
     async def _connections(self, request: web.Request) -> web.Response:
         """Who is connected, every CONNECT decision with its reason, and why connections ended; oldest first."""
