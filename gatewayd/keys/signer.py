@@ -195,12 +195,13 @@ def _emsa_pss(digest: bytes, algorithm: hashes.HashAlgorithm, pss: padding.Asymm
     """
     if not isinstance(pss, padding.PSS) or algorithm.name not in _DIGEST_INFO:
         raise UnsupportedAlgorithm("the token signs PSS with SHA-256, SHA-384 or SHA-512")
-    mask_hash = pss.mgf._algorithm
+    # cryptography has no public names for these; the version is held to one major release, and tests cover them.
+    mask_hash, wanted_salt = pss.mgf._algorithm, pss._salt_length
     bits = key_size - 1
     length = (bits + 7) // 8
     longest = length - len(digest) - 2
     salt_length = {padding.PSS.DIGEST_LENGTH: len(digest), padding.PSS.MAX_LENGTH: longest}.get(
-        pss._salt_length, pss._salt_length
+        wanted_salt, wanted_salt
     )
     if not isinstance(salt_length, int) or salt_length > longest:
         raise ValueError("this length of salt does not fit the key")
