@@ -18,7 +18,9 @@ JOB = "org.gatewayd.Job1"
 
 def device_path(device_id: str) -> str:
     """Letters and digits stand for themselves, everything else is ``_`` and two hex digits a byte."""
-    escaped = "".join(chr(each) if chr(each).isalnum() else f"_{each:02x}" for each in device_id.encode())
+    escaped = "".join(
+        chr(each) if each < 128 and chr(each).isalnum() else f"_{each:02x}" for each in device_id.encode()
+    )
     return f"{ROOT}/devices/{escaped}"
 
 

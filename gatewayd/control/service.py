@@ -67,7 +67,7 @@ class ControlService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._jobs.stop()
         self._glib.stop()
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def refresh_devices(self) -> None:
         """To be called when devices have come, gone or changed. Raises what Operations.device_list raises."""

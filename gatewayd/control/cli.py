@@ -1,0 +1,327 @@
+"""gatewayctl: what an administrator types.
+
+``--help`` does not wait for GLib, nor a command that prints JSON for rich: both are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .. import __version__
+from ..core.model import KeyAlgorithm, RevocationReason
+from ..errors import GatewayError, Internal, InvalidArgument, all_errors
+from . import arguments, words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from .base import Data
+    from .client import Client
+
+INTERRUPTED = 130
+TTY_LINE = 4095
+"""Characters that a terminal hands over in a line; what is longer it cuts (termios, canonical mode)."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class App:
+    """What the options of one invocation amount to."""
+
+    address: str = "system"
+    as_json: bool = False
+    answered: bool = False
+    """Whether stdout has its JSON already."""
+
+    @functools.cached_property
+    def client(self) -> Client:
+        from .client import Client
+
+        return Client(self.address)
+
+    def show(self, data: Any, rendered: Callable[[], RenderableType]) -> None:
+        if self.as_json:
+            click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+            self.answered = True
+        else:
+            from . import render
+
+            render.show(rendered())
+
+    def job(self, path: str, *, wait: bool) -> None:
+        """Follow a job to its end, or only say where it is. Raises the job's error."""
+        if not wait:
+            self.show(self.client.job(path) if self.as_json else None, lambda: path)
+            return
+        try:
+            ended = self.client.follow(path, lambda _: None) if self.as_json else self._watch(path)
+        except KeyboardInterrupt:
+            click.echo(f"The job goes on. To look at it again: gatewayctl job {path}", err=True)
+            raise
+        if self.as_json:
+            self.show(ended, lambda: "")
+        if ended["state"] == "failed":
+            error = ended["error"]
+            raise all_errors().get(error["error"], GatewayError)(error["message"])
+
+    def _watch(self, path: str) -> Data:
+        from . import render
+
+        console = render.console()
+        told: set[tuple[str, str, str]] = set()
+
+        def changed(job: Data) -> None:
+            for step in job["steps"]:
+                key = (step["step"], step["state"], step.get("detail", ""))
+                if step["state"] == "started":
+                    under_way.update(words.step(step["step"]))
+                elif key not in told:
+                    told.add(key)
+                    console.print(render.step(step))
+
+        with console.status("waiting for gatewayd") as under_way:
+            ended = self.client.follow(path, changed)
+        if ended["state"] == "done":
+            console.print(render.outcome(ended))
+        return ended
+
+
+def as_json(command: F) -> F:
+    def switch(context: click.Context, _: click.Parameter, value: bool) -> None:
+        context.ensure_object(App).as_json = value
+
+    option = click.option(
+        "--json", is_flag=True, expose_value=False, callback=switch, help="Print JSON (docs/json.md)."
+    )
+    return option(command)
+
+
+no_wait = click.option("--no-wait", is_flag=True, help="Print the job's D-Bus path and do not wait for its end.")
+lifetime = click.option(
+    "--code-lifetime", metavar="TIME", help="How long the code is good for, such as 30m, 2h, 1d12h."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--bus", metavar="ADDRESS", envvar="GATEWAYD_BUS", default="system", help="D-Bus address of another bus.")
+@click.version_option(__version__, prog_name="gatewayctl")
+@click.pass_context
+def cli(context: click.Context, bus: str) -> None:
+    """Look after gatewayd: device keys and certificates of this gateway and of the devices behind it."""
+    context.ensure_object(App).address = bus
+
+
+@cli.command()
+@as_json
+@click.pass_obj
+def status(app: App) -> None:
+    """Show how everything stands, and what waits for a person."""
+    data = app.client.call("GetStatus")
+    app.show(data, lambda: _render().status(data))
+
+
+@cli.group()
+def device() -> None:
+    """Devices that enroll with this gateway."""
+
+
+@device.command("add")
+@click.argument("device_id", metavar="ID")
+@click.option(
+    "--san", "sans", multiple=True, metavar="KIND:NAME", help="A name its certificate may carry: dns:x, ip:x …"
+)
+@lifetime
+@as_json
+@click.pass_obj
+def device_add(app: App, device_id: str, sans: tuple[str, ...], code_lifetime: str | None) -> None:
+    """Record a device and print its one-time enrollment code."""
+    options = {**({"sans": list(sans)} if sans else {}), **_lifetime(code_lifetime)}
+    data = app.client.call("AddDevice", "(sa{sv})", device_id, _variants(options))
+    app.show(data, lambda: _render().added(data))
+
+
+@device.command("code")
+@click.argument("device_id", metavar="ID")
+@lifetime
+@as_json
+@click.pass_obj
+def device_code(app: App, device_id: str, code_lifetime: str | None) -> None:
+    """Print a new one-time code for a device; earlier unused ones stop working."""
+    data = app.client.call("NewCode", "(sa{sv})", device_id, _variants(_lifetime(code_lifetime)))
+    app.show(data, lambda: _render().added(data))
+
+
+@device.command("list")
+@as_json
+@click.pass_obj
+def device_list(app: App) -> None:
+    """List the devices."""
+    data = app.client.call("ListDevices")
+    app.show(data, lambda: _render().devices(data))
+
+
+@device.command("show")
+@click.argument("device_id", metavar="ID")
+@as_json
+@click.pass_obj
+def device_show(app: App, device_id: str) -> None:
+    """Show a device, its certificates, its revocations and its history."""
+    data = app.client.call("GetDevice", "(s)", device_id)
+    app.show(data, lambda: _render().device(data))
+
+
+@cli.command()
+@click.option("--token-file", metavar="FILE", help="Read the token from FILE, or from standard input when it is '-'.")
+@click.option("--certificate", metavar="FILE", help="Use a factory-made certificate (PEM) whose key is in the token.")
+@no_wait
+@as_json
+@click.pass_obj
+def bootstrap(app: App, token_file: str | None, certificate: str | None, no_wait: bool) -> None:
+    """Get the gateway's first certificate.
+
+    With a registrar's Entra token, which is asked for or read from standard input and never kept, or with a
+    factory-made certificate.
+    """
+    if certificate is not None:
+        if token_file is not None:
+            raise InvalidArgument("give --token-file or --certificate, not both")
+        pem = arguments.certificate(_read(certificate, arguments.MAX_PEM))
+        path = app.client.call("BootstrapWithCertificate", "(s)", pem)
+    else:
+        path = app.client.call("Bootstrap", "(s)", arguments.token(_token(token_file)))
+    app.job(path, wait=not no_wait)
+
+
+@cli.command()
+@click.argument("device_id", metavar="[ID]", default="")
+@click.option(
+    "--key", "key_algorithm", type=click.Choice([each.value for each in KeyAlgorithm]), help="Algorithm of the new key."
+)
+@no_wait
+@as_json
+@click.pass_obj
+def renew(app: App, device_id: str, key_algorithm: str | None, no_wait: bool) -> None:
+    """Renew a certificate now: the gateway's, when no ID is given."""
+    options = {"key_algorithm": key_algorithm} if key_algorithm else {}
+    app.job(app.client.call("Renew", "(sa{sv})", device_id, _variants(options)), wait=not no_wait)
+
+
+@cli.command()
+@click.argument("device_id", metavar="ID")
+@click.option(
+    "--reason",
+    required=True,
+    type=click.Choice([each.value for each in RevocationReason]),
+    help="CRLReason of RFC 5280, 5.3.1.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@no_wait
+@as_json
+@click.pass_obj
+def revoke(app: App, device_id: str, reason: str, yes: bool, no_wait: bool) -> None:
+    """Revoke a device's certificates, and see it disabled in the hub. There is no way back."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidArgument("revoke asks before it acts: say --yes where there is nobody to ask")
+        arguments.device_id(device_id)
+        click.confirm(f"Revoke {device_id} ({reason})? There is no way back.", abort=True, err=True)
+    app.job(app.client.call("Revoke", "(ssa{sv})", device_id, reason, {}), wait=not no_wait)
+
+
+@cli.command()
+@click.argument("path", metavar="JOB")
+@as_json
+@click.pass_obj
+def job(app: App, path: str) -> None:
+    """Follow a job by the path that was printed for it, or by its number."""
+    path = f"/org/gatewayd/Gateway1/jobs/{path}" if path.isdecimal() else path
+    app.job(path, wait=True)
+
+
+@cli.group()
+def registrar() -> None:
+    """The gateway's own application in Entra."""
+
+
+@registrar.command("certificate")
+@as_json
+@click.pass_obj
+def registrar_certificate(app: App) -> None:
+    """Print the certificate (PEM) to upload to the gateway's Entra application."""
+    pem = app.client.call("GetRegistrarCertificate")
+    app.show({"certificate": pem}, lambda: pem.rstrip("\n"))
+
+
+def _render() -> Any:
+    from . import render
+
+    return render
+
+
+def _variants(options: dict[str, Any]) -> Any:
+    from .variants import from_data
+
+    return {name: from_data(value) for name, value in options.items()}
+
+
+def _lifetime(text: str | None) -> dict[str, int]:
+    return {} if text is None else {"code_lifetime": words.duration(text)}
+
+
+def _token(file: str | None) -> str:
+    """Never from the command line, which everybody on the machine can read."""
+    if file is not None or not sys.stdin.isatty():
+        return _read(file or "-", arguments.MAX_TOKEN)
+    token: str = click.prompt("Entra token of a registrar (not shown)", hide_input=True, err=True)
+    if len(token) >= TTY_LINE:
+        raise InvalidArgument(f"a terminal cuts a line at {TTY_LINE} characters: give the token with --token-file")
+    return token
+
+
+def _read(file: str, most: int) -> str:
+    try:
+        if file == "-":
+            return sys.stdin.read(most + 2)
+        with Path(file).open(encoding="utf-8") as opened:
+            return opened.read(most + 2)
+    except OSError as error:
+        raise InvalidArgument(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{file} is not text") from None
+
+
+def _fail(app: App, error: GatewayError) -> int:
+    if app.as_json and not app.answered:
+        failure = {"error": error.name(), "message": error.message, "remedy": error.remedy}
+        click.echo(json.dumps(failure, indent=2, ensure_ascii=False))
+    click.echo(f"gatewayctl: {words.clean(error.message)}\n{error.remedy}", err=True)
+    return error.exit_code
+
+
+def main() -> int:
+    """Returns the exit status: 0, that of the error (gatewayd/errors.py), or 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    app = App()
+    try:
+        return int(cli.main(obj=app, standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return InvalidArgument.exit_code
+    except click.ClickException as error:
+        return _fail(app, InvalidArgument(" ".join(error.format_message().split())))
+    except GatewayError as error:
+        return _fail(app, error)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:
+        return _fail(app, Internal(f"gatewayctl met an unexpected error ({type(error).__name__}: {error})"))

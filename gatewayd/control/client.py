@@ -1,0 +1,143 @@
+"""gatewayctl's side of the bus: calls, errors, and how to follow a job.
+
+GDBus directly: a proxy of pydbus would ask for the introspection first, which costs a round trip and tells nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gi.repository import Gio, GLib
+
+from ..errors import (
+    DBUS_PREFIX,
+    DaemonUnreachable,
+    GatewayError,
+    InvalidArgument,
+    JobUnknown,
+    NotAuthorized,
+    all_errors,
+)
+from .base import Data
+
+NAME = "org.gatewayd.Gateway1"
+ROOT = "/org/gatewayd/Gateway1"
+JOB = "org.gatewayd.Job1"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+TIMEOUT = 60
+"""Seconds for one call: a key made in a slow token is the longest that any of them takes."""
+
+_BUS_ERROR = "org.freedesktop.DBus.Error."
+_MISSING = {_BUS_ERROR + name for name in ("UnknownObject", "UnknownMethod", "UnknownInterface")}
+
+
+class Client:
+    """A connection to the daemon. Every method may raise a GatewayError: the daemon's, or one of the way to it."""
+
+    def __init__(self, address: str) -> None:
+        """``address`` is a D-Bus address, or "system"."""
+        flags = Gio.DBusConnectionFlags.AUTHENTICATION_CLIENT | Gio.DBusConnectionFlags.MESSAGE_BUS_CONNECTION
+        try:
+            if address == "system":
+                address = Gio.dbus_address_get_for_bus_sync(Gio.BusType.SYSTEM, None)
+            self._con = Gio.DBusConnection.new_for_address_sync(address, flags, None, None)
+        except GLib.Error as error:
+            raise DaemonUnreachable(f"the bus at {address!r} cannot be reached: {error.message}") from None
+
+    def call(self, method: str, signature: str = "()", *arguments: Any) -> Any:
+        """A method of org.gatewayd.Gateway1, and its one answer as plain data."""
+        return self._call(ROOT, NAME, method, GLib.Variant(signature, arguments))
+
+    def job(self, path: str) -> Data:
+        """A job as docs/json.md has it. Raises JobUnknown."""
+        try:
+            found = self._call(path, PROPERTIES, "GetAll", GLib.Variant("(s)", (JOB,)))
+        except _Missing:
+            raise JobUnknown(f"there is no job {path}") from None
+        data: Data = {"job": path, "kind": found["Kind"], "device_id": found["DeviceId"], "state": found["State"]}
+        data["started_at"] = found["StartedAt"]
+        if found["FinishedAt"]:
+            data["finished_at"] = found["FinishedAt"]
+        data["steps"] = found["Steps"]
+        if found["State"] == "done":
+            data["result"] = found["Result"]
+        if found["State"] == "failed":
+            data["error"] = found["Error"]
+        return data
+
+    def follow(self, path: str, changed: Callable[[Data], None]) -> Data:
+        """Call ``changed`` with the job as it is and whenever it changes, until it has ended; the job as it ended.
+
+        Raises JobUnknown, DaemonUnreachable (the daemon went away), KeyboardInterrupt.
+        """
+        loop = GLib.MainLoop()
+        away: list[str] = []
+
+        def on_signal(*_: Any) -> None:
+            loop.quit()
+
+        def on_owner(_con: Any, _sender: str, _path: str, _interface: str, _signal: str, values: GLib.Variant) -> None:
+            if not values.unpack()[2]:
+                away.append("gatewayd left the bus")
+            loop.quit()
+
+        def on_closed(*_: Any) -> None:
+            away.append("the connection to the bus is lost")
+            loop.quit()
+
+        flags = Gio.DBusSignalFlags.NONE
+        bus = "org.freedesktop.DBus"
+        subscriptions = [
+            self._con.signal_subscribe(NAME, PROPERTIES, "PropertiesChanged", path, None, flags, on_signal),
+            self._con.signal_subscribe(bus, bus, "NameOwnerChanged", None, NAME, flags, on_owner),
+        ]
+        handler = self._con.connect("closed", on_closed)
+        try:
+            while (job := self.job(path))["state"] == "running":
+                changed(job)
+                loop.run()
+                if away:
+                    raise DaemonUnreachable(f"{away[0]}; what it has begun it takes up again when it is back")
+            changed(job)
+            return job
+        finally:
+            self._con.disconnect(handler)
+            for subscription in subscriptions:
+                self._con.signal_unsubscribe(subscription)
+
+    def _call(self, path: str, interface: str, method: str, arguments: GLib.Variant) -> Any:
+        flags = Gio.DBusCallFlags.NONE
+        try:
+            answer = self._con.call_sync(NAME, path, interface, method, arguments, None, flags, TIMEOUT * 1000, None)
+        except GLib.Error as error:
+            raise _ours(error) from None
+        (value,) = answer.unpack()
+        return value
+
+
+class _Missing(DaemonUnreachable):
+    """The name is owned, but the object is not there: gone, or not there yet."""
+
+
+def _ours(error: GLib.Error) -> GatewayError:
+    """The error that an answer, or the want of one, stands for."""
+    name = Gio.DBusError.get_remote_error(error) or ""
+    message = error.message.removeprefix(f"GDBus.Error:{name}: ")
+    if name.startswith(DBUS_PREFIX):
+        known = all_errors().get(name.removeprefix(DBUS_PREFIX))
+        return known(message) if known else GatewayError(f"{message} ({name})")
+    if name == _BUS_ERROR + "AccessDenied":
+        return NotAuthorized("the bus does not let this user call that method")
+    if name == _BUS_ERROR + "InvalidArgs":
+        return InvalidArgument(message)
+    if name in _MISSING:
+        return _Missing("gatewayd is on the bus but does not answer there")
+    if name in (_BUS_ERROR + "ServiceUnknown", _BUS_ERROR + "NameHasNoOwner"):
+        return DaemonUnreachable("gatewayd is not on the bus")
+    if error.matches(Gio.io_error_quark(), Gio.IOErrorEnum.TIMED_OUT) or name in (
+        _BUS_ERROR + "NoReply",
+        _BUS_ERROR + "TimedOut",
+    ):
+        return DaemonUnreachable("gatewayd did not answer")
+    return DaemonUnreachable(f"gatewayd cannot be asked: {message}")

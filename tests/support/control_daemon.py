@@ -1,0 +1,41 @@
+"""The real ControlService around the fake operations, as a process: ``python -m tests.support.control_daemon ADDRESS``.
+
+Prints one line when it is on the bus. Lines on standard input: ``gate`` holds work after its first step, ``open`` lets
+it go on, ``fail NAME`` makes work end in that error, ``leaves N`` is how many leaves there are; end of file stops it.
+Each is answered by a line when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from gatewayd.config import ControlSettings
+from gatewayd.control.service import ControlService
+from gatewayd.errors import all_errors
+
+from .fake_operations import GATEWAY, FakeOperations, device
+
+
+async def serve(address: str) -> None:
+    operations = FakeOperations()
+    service = ControlService(operations, ControlSettings(bus=address), GATEWAY)
+    await service.start()
+    print("ready", flush=True)
+    while line := (await asyncio.to_thread(sys.stdin.readline)).split():
+        if line[0] == "gate":
+            operations.gate = asyncio.Event()
+        elif line[0] == "open" and operations.gate:
+            operations.gate.set()
+        elif line[0] == "fail":
+            operations.failure = all_errors()[line[1]]("the CA said no")
+        elif line[0] == "leaves":
+            leaves = {f"leaf-{number}": device(f"leaf-{number}") for number in range(int(line[1]))}
+            operations.devices = {GATEWAY: operations.devices[GATEWAY], **leaves}
+            await service.refresh_devices()
+        print("ok", flush=True)
+    await service.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))

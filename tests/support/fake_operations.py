@@ -1,0 +1,150 @@
+"""The one fake of control.base.Operations: keeps its devices in memory and does what a test has told it to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from gatewayd.control.base import Caller, Data, Progress, Work
+from gatewayd.core.enrollment import new_code
+from gatewayd.errors import DeviceExists, DeviceUnknown, GatewayError
+
+GATEWAY = "gw-1"
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+MILESTONES = ("refused-here", "revoked-at-ca", "reported", "disabled", "verified")
+NOW = "2031-05-01T12:00:00Z"
+
+
+def device(device_id: str, kind: str = "leaf", state: str = "active", **more: Any) -> Data:
+    """A device as docs/json.md has it."""
+    known = {"device_id": device_id, "kind": kind, "state": state, "hub_state": "present", "sans": []}
+    if state == "active":
+        more = {"serial": "1a2b", "generation": 1, "not_after": "2031-06-01T12:00:00Z", **more}
+    return {**known, "created_at": NOW, **more}
+
+
+def revocation(device_id: str, done: int, last_error: str | None = None) -> Data:
+    """A revocation of which the first ``done`` milestones are reached."""
+    milestones: list[Data] = []
+    for index, name in enumerate(MILESTONES):
+        if index < done:
+            milestones.append({"name": name, "attempts": 1, "done_at": NOW, "evidence": f"proof of {name}"})
+        elif index == done and last_error:
+            milestones.append(
+                {"name": name, "attempts": 3, "next_attempt_at": "2031-05-01T12:05:00Z", "last_error": last_error}
+            )
+        else:
+            milestones.append({"name": name, "attempts": 0})
+    known = {"device_id": device_id, "serial": "1a2b", "reason": "keyCompromise", "origin": "uid:0", "known_at": NOW}
+    return {**known, "open": done < len(MILESTONES), "milestones": milestones}
+
+
+class FakeOperations:
+    """``calls`` is what was asked, and by whom. ``gate``, when set to an unset event, holds work after its first step;
+    ``slow`` holds reads; ``failure`` is raised by work at its end; ``defect`` by ``status``."""
+
+    def __init__(self) -> None:
+        self.devices: dict[str, Data] = {GATEWAY: device(GATEWAY, "gateway", key_algorithm="ec-p256")}
+        self.revocations: list[Data] = []
+        self.waiting: list[Data] = []
+        self.calls: list[tuple[Any, ...]] = []
+        self.slow = 0.0
+        self.gate: asyncio.Event | None = None
+        self.failure: GatewayError | None = None
+        self.defect: Exception | None = None
+
+    async def status(self) -> Data:
+        await asyncio.sleep(self.slow)
+        if self.defect:
+            raise self.defect
+        states = [each["state"] for each in self.devices.values() if each["kind"] == "leaf"]
+        return {
+            "version": "0.1.0",
+            "gateway": self.devices[GATEWAY],
+            "token": {"state": "ready", "label": "gatewayd", "model": "SoftHSM v2", "since": NOW},
+            "clock": {"sane": True, "now": NOW},
+            "issuer": {"name": "ezca", "url": "https://ezca.example", "last_success_at": NOW},
+            "hub": {"host": "hub.example", "state": "connected", "since": NOW, "registry": {"last_success_at": NOW}},
+            "est": {"url": "https://gw-1.example:8443/.well-known/est", "listening": True},
+            "devices": {state: states.count(state) for state in ("new", "enrolling", "active", "expired", "revoked")},
+            "revocations": self.revocations,
+            "waiting": self.waiting,
+        }
+
+    async def device_list(self) -> list[Data]:
+        return list(self.devices.values())
+
+    async def device_show(self, device_id: str) -> Data:
+        found = self._known(device_id)
+        credential = {"generation": 1, "state": "current", "created_at": NOW, "updated_at": NOW, "serial": "1a2b"}
+        history = [{"at": NOW, "who": "uid:0", "what": "added", "outcome": "ok", "detail": ""}]
+        mine = [each for each in self.revocations if each["device_id"] == device_id]
+        return {"device": found, "credentials": [credential], "revocations": mine, "history": history}
+
+    async def device_add(self, caller: Caller, device_id: str, sans: list[str], code_lifetime: int) -> Data:
+        self.calls.append(("device_add", caller.uid, device_id, sans, code_lifetime))
+        if device_id in self.devices:
+            raise DeviceExists(f"there is a device {device_id} already", device=device_id)
+        self.devices[device_id] = device(device_id, state="new", hub_state="absent", sans=sans)
+        return self._code(device_id)
+
+    async def device_code(self, caller: Caller, device_id: str, code_lifetime: int) -> Data:
+        self.calls.append(("device_code", caller.uid, device_id, code_lifetime))
+        self._known(device_id)
+        return self._code(device_id)
+
+    async def bootstrap(self, caller: Caller, token: str) -> Work:
+        self.calls.append(("bootstrap", caller.uid, token))
+        return self._work(("make-key", "request", "accept", "switch"), lambda: self.devices[GATEWAY])
+
+    async def bootstrap_with_certificate(self, caller: Caller, pem: str) -> Work:
+        self.calls.append(("bootstrap_with_certificate", caller.uid, pem))
+        return self._work(("make-key", "request", "accept", "switch"), lambda: self.devices[GATEWAY])
+
+    async def renew(self, caller: Caller, device_id: str, key_algorithm: str) -> Work:
+        self.calls.append(("renew", caller.uid, device_id, key_algorithm))
+        known = self._known(device_id)
+        return self._work(("make-key", "request", "accept", "switch"), lambda: known)
+
+    async def revoke(self, caller: Caller, device_id: str, reason: str) -> Work:
+        self.calls.append(("revoke", caller.uid, device_id, reason))
+        known = self._known(device_id)
+
+        def revoked() -> Data:
+            known.update(state="revoked", hub_state="disabled")
+            return {"device": known, "revocations": [revocation(device_id, len(MILESTONES))]}
+
+        return self._work(MILESTONES, revoked)
+
+    async def registrar_certificate(self, caller: Caller) -> str:
+        self.calls.append(("registrar_certificate", caller.uid))
+        return PEM
+
+    def _known(self, device_id: str) -> Data:
+        try:
+            return self.devices[device_id]
+        except KeyError:
+            raise DeviceUnknown(f"there is no device {device_id}", device=device_id) from None
+
+    def _code(self, device_id: str) -> Data:
+        return {
+            "device": self.devices[device_id],
+            "code": new_code(),
+            "expires_at": "2031-05-02T12:00:00Z",
+            "est_url": "https://gw-1.example:8443/.well-known/est",
+        }
+
+    def _work(self, steps: tuple[str, ...], result: Callable[[], Data]) -> Work:
+        async def work(progress: Progress) -> Data:
+            for step in steps:
+                progress(step, "started")
+                await asyncio.sleep(0)
+                progress(step, "done", f"proof of {step}")
+                if self.gate:
+                    await self.gate.wait()
+            if self.failure:
+                raise self.failure
+            return result()
+
+        return work
