@@ -140,9 +140,7 @@ def renewals(play: Play) -> None:
     if first["generation"] == 1:
         script.say(f"(the first certificate lives {SHORT} s and is due at half of that; waiting)")
     second = stage.wait_for("the automatic renewal", lambda: _beyond(play, 1), within=SHORT)
-    script.prove(
-        "the gateway has renewed by itself: its EC key over EZCA's EST", "simpleenroll" in play.ezca_calls()
-    )
+    script.prove("the gateway has renewed by itself: its EC key over EZCA's EST", "simpleenroll" in play.ezca_calls())
     play.ctl("renew", "--key", "rsa-2048")
     play.ctl("renew", "--key", "rsa-2048")
     third = play.shown(stage.gateway_id)["device"]
