@@ -47,11 +47,13 @@ class Listener:
 
     async def close(self) -> None:
         """Accept nothing more and drop the handshakes under way; established connections go on."""
-        tasks = {self._accepting, *self._handshakes}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._accepting.cancel()
+        await asyncio.wait({self._accepting})
         self._socket.close()
+        await asyncio.sleep(0)  # a task made in this very moment takes hold of its socket first
+        for task in self._handshakes:
+            task.cancel()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
 
     async def drained(self) -> None:
         """Return when the last established connection is gone."""
@@ -96,7 +98,8 @@ class Listener:
             self._handshakes.discard(task)
             await self._http.gone(protocol)
         except ssl.SSLError as error:
-            log.info("TLS with %s failed: %s", remote, error.reason or "the connection was closed")
+            reason = getattr(error, "verify_message", "") or error.reason or "the connection was closed"
+            log.info("TLS with %s failed: %s", remote, reason)
         except OSError:
             log.debug("%s was gone before TLS was up", remote)
         finally:

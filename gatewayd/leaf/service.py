@@ -71,10 +71,7 @@ class EstService:
         except Exception:
             log.exception("A request for %s failed", request.path)
             answer = wire.failure()
-        response = to_response(answer)
-        if request.can_read_body and not request.content.at_eof():
-            response.force_close()
-        return response
+        return to_response(answer)
 
     async def _answer(self, request: web.BaseRequest) -> wire.Answer:
         resource = wire.route(request.method, request.rel_url.raw_path, self._settings.labels)

@@ -37,7 +37,7 @@ _RETRY_AFTER: Final = 60.0
 """Seconds that a client is asked to wait when the error does not say how long."""
 
 _CSR_ATTRIBUTES: Final = bytes.fromhex(
-    "3021"  # CsrAttrs ::= SEQUENCE OF AttrOrOID (RFC 8951, 5)
+    "3021"  # CsrAttrs ::= SEQUENCE OF AttrOrOID (RFC 8951)
     "3015"  # Attribute: the kind of key that is wanted
     "06072a8648ce3d0201"  # type id-ecPublicKey
     "310a06082a8648ce3d030107"  # values { secp256r1 }
@@ -94,7 +94,7 @@ def route(method: str, path: str, labels: Collection[str]) -> Resource:
 
 def check_headers(content_type: str | None, content_encoding: str | None, content_length: int | None) -> None:
     """Raises Refused for a body that is not worth reading. Content-Transfer-Encoding says nothing: the body is
-    base64 whatever it claims (RFC 8951, 3.1)."""
+    base64 whatever it claims (RFC 8951)."""
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/pkcs10":
         raise Refused(415, "The Content-Type must be application/pkcs10.")
@@ -149,7 +149,7 @@ def certificates(pkcs7: bytes, user_agent: str) -> Answer:
 
 
 def csr_attributes(user_agent: str) -> Answer:
-    """200 with what a CSR should look like (RFC 7030, 4.5.2; RFC 8951, 5)."""
+    """200 with what a CSR should look like (RFC 7030, 4.5.2, as corrected by RFC 8951)."""
     return Answer(200, _base64(_CSR_ATTRIBUTES, user_agent), "application/csrattrs")
 
 
