@@ -114,19 +114,13 @@ class _QuietSignal(signal):  # type: ignore[misc]
 
 
 class AsyncObjectWrapper(ObjectWrapper):  # type: ignore[misc]
-    __slots__ = ("_dispatcher", "_handlers")
+    __slots__ = ("_dispatcher",)
 
     SignalEmitted = _QuietSignal()
 
     def __init__(self, target: object, described: Sequence[Gio.DBusInterfaceInfo], dispatcher: Dispatcher) -> None:
         super().__init__(target, described)
         self._dispatcher = dispatcher
-        self._handlers = {
-            f"{interface.name}.{method.name}": getattr(target, method.name)
-            for interface in described
-            for method in interface.methods
-        }
-        self._handlers |= {f"{PROPERTIES}.Get": self.Get, f"{PROPERTIES}.GetAll": self.GetAll}
         self.outargs |= {f"{PROPERTIES}.Get": ["v"], f"{PROPERTIES}.GetAll": ["a{sv}"]}
 
     def call_method(
@@ -140,7 +134,7 @@ class AsyncObjectWrapper(ObjectWrapper):  # type: ignore[misc]
         invocation: Gio.DBusMethodInvocation,
     ) -> None:
         """In GLib's thread."""
-        handler = self._handlers[f"{interface}.{method}"]
+        handler = getattr(self if interface == PROPERTIES else self.object, method)  # GDBus has checked the name
         is_read = getattr(handler, "open_to_all", False)
 
         async def call() -> None:

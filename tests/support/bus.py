@@ -98,7 +98,10 @@ def gdbus(bus: str, method: str, *arguments: str, path: str = "/org/gatewayd/Gat
     who = [] if uid is None else as_user(uid)
     call = ["gdbus", "call", f"--address={bus}", "--dest=org.gatewayd.Gateway1", f"--object-path={path}"]
     finished = subprocess.run(
-        [*who, *call, f"--method={method}", "--timeout=20", *arguments], capture_output=True, text=True, check=True
+        [*who, *call, f"--method={method}", "--timeout=20", "--", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return finished.stdout.strip()
 

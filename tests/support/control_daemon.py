@@ -8,13 +8,42 @@ Each is answered by a line when it is done.
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
+from types import TracebackType
 
 from gatewayd.config import ControlSettings
 from gatewayd.control.service import ControlService
 from gatewayd.errors import all_errors
 
 from .fake_operations import GATEWAY, FakeOperations, device
+
+
+class Daemon:
+    """That process, from a test: running within ``with``."""
+
+    def __init__(self, address: str) -> None:
+        command = [sys.executable, "-m", __name__, address]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Daemon:
+        self._hear()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.communicate(timeout=20)
+
+    def tell(self, line: str) -> None:
+        """Returns when it is done."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        self._hear()
+
+    def _hear(self) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline()
 
 
 async def serve(address: str) -> None:

@@ -1,0 +1,282 @@
+"""The service as other programs on the bus see it."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from gatewayd.config import ControlSettings
+from gatewayd.control.client import Client
+from gatewayd.control.service import ControlService
+from gatewayd.control.wrapper import interfaces
+from gatewayd.errors import DaemonUnreachable, GatewayError
+from tests.support.bus import LIKE_THE_SYSTEM_BUS, Bus, as_user, gdbus, private_bus
+from tests.support.fake_operations import PEM, FakeOperations
+
+GATEWAY1 = "org.gatewayd.Gateway1"
+NOBODY = 65534
+DAEMON = 1
+"""Users that are on every Debian."""
+
+CALLS = {
+    "GetStatus": [],
+    "ListDevices": [],
+    "GetDevice": ["gw-1"],
+    "AddDevice": ["leaf-1", "{}"],
+    "NewCode": ["gw-1", "{}"],
+    "Bootstrap": ["eyJ.x.y"],
+    "BootstrapWithCertificate": [PEM],
+    "Renew": ["", "{}"],
+    "Revoke": ["gw-1", "keyCompromise", "{}"],
+    "GetRegistrarCertificate": [],
+}
+READS = ("GetStatus", "ListDevices", "GetDevice")
+CHANGES = tuple(name for name in CALLS if name not in READS)
+
+
+async def call(bus: Bus, method: str, *arguments: str, uid: int | None = None) -> str:
+    return await asyncio.to_thread(gdbus, bus.address, f"{GATEWAY1}.{method}", *arguments, uid=uid)
+
+
+async def refused(bus: Bus, method: str, *arguments: str, uid: int | None = None) -> str:
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        await call(bus, method, *arguments, uid=uid)
+    words: str = failed.value.stderr
+    assert "Traceback" not in words
+    assert ".py" not in words
+    return words
+
+
+def test_every_method_is_tried_here() -> None:
+    (described,) = interfaces(GATEWAY1)
+    assert {method.name for method in described.methods} == set(CALLS)
+
+
+@pytest.mark.parametrize("method", CALLS)
+async def test_an_administrator_may_call_everything(bus: Bus, service: ControlService, method: str) -> None:
+    assert await call(bus, method, *CALLS[method])
+
+
+@pytest.mark.parametrize("method", READS)
+async def test_a_stranger_may_read(bus: Bus, service: ControlService, method: str) -> None:
+    assert await call(bus, method, *CALLS[method], uid=NOBODY)
+
+
+@pytest.mark.parametrize("method", CHANGES)
+async def test_a_stranger_may_change_nothing(
+    bus: Bus, service: ControlService, operations: FakeOperations, method: str
+) -> None:
+    words = await refused(bus, method, *CALLS[method], uid=NOBODY)
+    assert "org.gatewayd.Error.NotAuthorized: the user with uid 65534" in words
+    assert operations.calls == []
+
+
+class TestAdminGroup:
+    @pytest.fixture
+    def settings(self, bus: Bus) -> ControlSettings:
+        return ControlSettings(bus=bus.address, admin_group="nogroup")
+
+    async def test_its_members_may_change_things(
+        self, bus: Bus, service: ControlService, operations: FakeOperations
+    ) -> None:
+        await call(bus, "AddDevice", "leaf-1", "{}", uid=NOBODY)
+        assert operations.calls == [("device_add", NOBODY, "leaf-1", [], 0)]
+
+    async def test_other_users_may_not(self, bus: Bus, service: ControlService) -> None:
+        assert "NotAuthorized" in await refused(bus, "AddDevice", "leaf-1", "{}", uid=DAEMON)
+
+
+async def test_arguments_arrive_as_they_were_sent(
+    bus: Bus, service: ControlService, operations: FakeOperations
+) -> None:
+    await call(bus, "AddDevice", "leaf-1", "{'sans': <['dns:x', 'ip:192.0.2.1']>, 'code_lifetime': <7200>}")
+    await call(bus, "Renew", "", "{'key_algorithm': <'rsa-2048'>}")
+    await call(bus, "Bootstrap", "eyJ.x.y")
+    assert operations.calls == [
+        ("device_add", 0, "leaf-1", ["dns:x", "ip:192.0.2.1"], 7200),
+        ("renew", 0, "gw-1", "rsa-2048"),
+        ("bootstrap", 0, "eyJ.x.y"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "words"),
+    [
+        ("GetDevice", ["nobody"], "org.gatewayd.Error.DeviceUnknown: there is no device nobody"),
+        ("GetDevice", ["x" * 65], "org.gatewayd.Error.InvalidArgument"),
+        ("GetDevice", ["a b"], "org.gatewayd.Error.InvalidArgument"),
+        ("GetDevice", [""], "org.gatewayd.Error.InvalidArgument"),
+        ("AddDevice", ["gw-1", "{}"], "org.gatewayd.Error.DeviceExists"),
+        ("AddDevice", ["leaf", "{'san': <['dns:x']>}"], "org.gatewayd.Error.InvalidArgument: 'san' is not an option"),
+        ("AddDevice", ["leaf", "{'sans': <'dns:x'>}"], "org.gatewayd.Error.InvalidArgument: option 'sans'"),
+        (
+            "NewCode",
+            ["gw-1", "{'code_lifetime': <'2h'>}"],
+            "org.gatewayd.Error.InvalidArgument: option 'code_lifetime'",
+        ),
+        ("Renew", ["", "{'key_algorithm': <'dsa'>}"], "org.gatewayd.Error.InvalidArgument: option 'key_algorithm'"),
+        ("Revoke", ["gw-1", "because", "{}"], "org.gatewayd.Error.InvalidArgument: 'because' is not a reason"),
+        ("Revoke", ["gw-1", "keyCompromise", "{'yes': <true>}"], "org.gatewayd.Error.InvalidArgument: 'yes'"),
+        ("Bootstrap", ["secret token"], "org.gatewayd.Error.InvalidArgument: the token"),
+        ("BootstrapWithCertificate", ["x"], "org.gatewayd.Error.InvalidArgument: this is not a certificate"),
+        ("Revoke", ["gw-1"], "org.freedesktop.DBus.Error.InvalidArgs"),
+        ("Nonsense", [], "org.freedesktop.DBus.Error.UnknownMethod"),
+    ],
+)
+async def test_errors_have_names(
+    bus: Bus, service: ControlService, operations: FakeOperations, method: str, arguments: list[str], words: str
+) -> None:
+    assert words in await refused(bus, method, *arguments)
+    assert not [each for each in operations.calls if each[0] != "device_add"]
+
+
+async def test_a_defect_is_internal_and_says_no_more(
+    bus: Bus, service: ControlService, operations: FakeOperations, caplog: pytest.LogCaptureFixture
+) -> None:
+    operations.defect = RuntimeError("the secret of the house")
+    words = await refused(bus, "GetStatus")
+    assert "org.gatewayd.Error.Internal" in words
+    assert "secret" not in words
+    assert "the secret of the house" in caplog.text
+
+
+async def test_twenty_slow_calls_hold_up_neither_each_other_nor_a_quick_one(
+    bus: Bus, service: ControlService, operations: FakeOperations
+) -> None:
+    operations.slow = 1.0
+    client = Client(bus.address)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(21) as pool:
+        begun = time.monotonic()
+        slow = [loop.run_in_executor(pool, client.call, "GetStatus") for _ in range(20)]
+        await asyncio.sleep(0.3)
+        pinged = time.monotonic()
+        await loop.run_in_executor(pool, client.call, "ListDevices")
+        quick = time.monotonic() - pinged
+        await asyncio.gather(*slow)
+        assert time.monotonic() - begun < 2.0
+        assert quick < 0.3
+
+
+async def test_readers_in_a_crowd_are_refused_while_administrators_are_heard(
+    bus: Bus, service: ControlService, operations: FakeOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatewayd.control.wrapper.MAX_READS", 3)
+    operations.slow = 1.0
+    client = Client(bus.address)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(5) as pool:
+        slow = [loop.run_in_executor(pool, client.call, "GetStatus") for _ in range(3)]
+        await asyncio.sleep(0.2)
+        assert "org.gatewayd.Error.TooManyRequests" in await refused(bus, "ListDevices")
+        assert await call(bus, "GetRegistrarCertificate")
+        await asyncio.gather(*slow)
+
+
+async def test_the_name_cannot_be_had_twice(
+    bus: Bus, service: ControlService, settings: ControlSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    second = ControlService(FakeOperations(), settings, "gw-2")
+    task = asyncio.create_task(second.start())
+    async with asyncio.timeout(5):
+        while "another process owns org.gatewayd.Gateway1" not in caplog.text:  # noqa: ASYNC110 - the log is the event
+            await asyncio.sleep(0.02)
+    assert "gw-1" in await call(bus, "GetStatus")
+    task.cancel()
+    await second.stop()
+
+
+async def test_a_bus_that_dies_and_comes_back_is_found_again(
+    bus: Bus, service: ControlService, operations: FakeOperations
+) -> None:
+    operations.gate = asyncio.Event()
+    await call(bus, "Revoke", "gw-1", "keyCompromise", "{}")
+    bus.kill()
+    with pytest.raises(DaemonUnreachable):
+        Client(bus.address)
+    operations.gate.set()  # the job goes on without a bus
+    await asyncio.sleep(0.1)
+    bus.start()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                job = await asyncio.to_thread(lambda: Client(bus.address).job("/org/gatewayd/Gateway1/jobs/1"))
+                break
+            except GatewayError:
+                await asyncio.sleep(0.05)
+    assert job["state"] == "done"
+    assert [each["step"] for each in job["steps"]][-1] == "verified"
+
+
+async def test_a_start_without_a_bus_does_not_hold_up_the_daemon(
+    bus: Bus, operations: FakeOperations, settings: ControlSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatewayd.control.service.START_WITHIN", 0.2)
+    bus.kill()
+    service = ControlService(operations, settings, "gw-1")
+    begun = time.monotonic()
+    await service.start()
+    await service.refresh_devices()
+    assert time.monotonic() - begun < 1
+    bus.start()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await asyncio.to_thread(lambda: Client(bus.address).call("GetStatus"))
+                break
+            except GatewayError:
+                await asyncio.sleep(0.05)
+    await service.stop()
+    with pytest.raises(DaemonUnreachable):
+        await asyncio.to_thread(lambda: Client(bus.address).call("GetStatus"))
+
+
+class TestPolicy:
+    """systemd/org.gatewayd.Gateway1.conf on a bus that denies what nobody allows."""
+
+    @pytest.fixture
+    def bus(self, request: pytest.FixtureRequest) -> Iterator[Bus]:
+        policy = request.config.rootpath / "systemd" / "org.gatewayd.Gateway1.conf"
+        with private_bus(LIKE_THE_SYSTEM_BUS, policy) as started:
+            yield started
+
+    @pytest.mark.parametrize("method", CALLS)
+    async def test_root_may_call_everything(self, bus: Bus, service: ControlService, method: str) -> None:
+        assert await call(bus, method, *CALLS[method])
+
+    @pytest.mark.parametrize("method", CALLS)
+    async def test_a_stranger_reads_and_nothing_else(self, bus: Bus, service: ControlService, method: str) -> None:
+        if method in READS:
+            assert await call(bus, method, *CALLS[method], uid=NOBODY)
+        else:
+            assert "org.freedesktop.DBus.Error.AccessDenied" in await refused(bus, method, *CALLS[method], uid=NOBODY)
+
+    @pytest.mark.parametrize(
+        ("method", "arguments"),
+        [
+            ("org.freedesktop.DBus.Introspectable.Introspect", []),
+            ("org.freedesktop.DBus.Peer.Ping", []),
+            ("org.freedesktop.DBus.Properties.GetAll", [GATEWAY1]),
+            ("org.freedesktop.DBus.Properties.Get", [GATEWAY1, "Version"]),
+            ("org.freedesktop.DBus.ObjectManager.GetManagedObjects", []),
+        ],
+    )
+    async def test_a_stranger_may_look_around(
+        self, bus: Bus, service: ControlService, method: str, arguments: list[str]
+    ) -> None:
+        assert await asyncio.to_thread(gdbus, bus.address, method, *arguments, uid=NOBODY)
+
+    async def test_a_stranger_sets_no_property(self, bus: Bus, service: ControlService) -> None:
+        method = "org.freedesktop.DBus.Properties.Set"
+        with pytest.raises(subprocess.CalledProcessError, match="exit status"):
+            await asyncio.to_thread(gdbus, bus.address, method, GATEWAY1, "Version", "<'x'>", uid=NOBODY)
+
+    def test_a_stranger_does_not_get_the_name(self, bus: Bus) -> None:
+        own = ["--dest=org.freedesktop.DBus", "--object-path=/org/freedesktop/DBus"]
+        request = ["--method=org.freedesktop.DBus.RequestName", GATEWAY1, "4"]
+        command = [*as_user(NOBODY), "gdbus", "call", f"--address={bus.address}", *own, *request]
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "AccessDenied" in asked.stderr
