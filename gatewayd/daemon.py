@@ -28,7 +28,7 @@ from .config import Settings
 from .control.service import ControlService
 from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone
 from .core.renewal import RenewalPolicy
-from .errors import ConfigInvalid, GatewayError, NotBootstrapped
+from .errors import ConfigInvalid, GatewayError, Internal, NotBootstrapped
 from .keys import tls
 from .keys.pin import Pin
 from .keys.token import Pkcs11KeyStore
@@ -177,11 +177,13 @@ class Daemon:
         )
         self._control = ControlService(operations, settings.control, self._id)
         self._background: set[asyncio.Task[None]] = set()
+        self._died: BaseException | None = None
 
     # --- life ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """From start to SIGTERM. Raises ConfigInvalid, StoreTooNew, StoreBroken, TlsBridgeUnsupported at start."""
+        """From start to SIGTERM. Raises ConfigInvalid, StoreInUse, StoreTooNew, StoreBroken or TlsBridgeUnsupported at
+        start, Internal when a service has died."""
         tls.prove()
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -193,6 +195,8 @@ class Daemon:
             await self._serve(stopping)
         finally:
             await self._store.close()
+        if self._died is not None:
+            raise Internal("A service has died; its traceback is in the log.")
 
     async def _prepare(self) -> None:
         await self._clock.load(self._store)
@@ -265,6 +269,7 @@ class Daemon:
         if not task.cancelled() and (error := task.exception()) is not None:
             # A service that dies silently is worse than a restart, from which everything resumes.
             log.critical("a service has died", exc_info=error)
+            self._died = error
             signal.raise_signal(signal.SIGTERM)
 
     async def _open_token(self) -> None:

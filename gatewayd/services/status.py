@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from .. import __version__
+from ..core import lifecycle
 from ..core import revocation as table
 from ..core.model import Credential, Device, DeviceKind, JournalEntry, Revocation
 from ..errors import DeviceUnknown, NotBootstrapped, PinMissing, PinRefused, RegistrarRefused
@@ -54,12 +55,13 @@ class StatusReader:
             lambda tx: (
                 self._devices(tx, now),
                 tx.revocations.all(),
-                [each for each in tx.credentials.all(self._gateway_id) if views.unfinished(each)],
+                tx.credentials.in_states(lifecycle.UNFINISHED),
             )
         )
         gateway = next(each for each in devices if each["device_id"] == self._gateway_id)
-        if under_way:
-            gateway |= views.progress_of(under_way[-1])
+        own = [each for each in under_way if each.device_id == self._gateway_id]
+        if own:
+            gateway |= views.progress_of(own[-1])
         est_url = self._est_url()
         return {
             "version": __version__,
@@ -86,7 +88,7 @@ class StatusReader:
             found.append(views.waiting("The token refused the PIN; it was tried once.", PinRefused))
         elif token.state is TokenState.PIN_MISSING:
             found.append(views.waiting("No PIN for the token was given.", PinMissing))
-        elif gateway["state"] in ("new", "expired") and not under_way:
+        elif gateway["state"] == "new" and not any(each.device_id == self._gateway_id for each in under_way):
             found.append(views.waiting("The gateway has no certificate.", NotBootstrapped, self._gateway_id))
         for credential in under_way:
             if item := views.waiting_for_person(credential.last_error, credential.device_id):
