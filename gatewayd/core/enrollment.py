@@ -71,7 +71,7 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The request is kept durably; asking again with the same CSR gives the same answer."""
+    """The request is kept durably; asking again for the same key gives the same answer."""
 
     retry_after: int
     """Seconds."""
@@ -126,10 +126,10 @@ def code_hash(device_id: str, code: str) -> str:
     return hashlib.sha256(f"{device_id}\0{plain}".encode()).hexdigest()
 
 
-def code_accepted(code: EnrollmentCode | None, csr_sha256: str, now: datetime) -> bool:
-    """Whether the code lets this CSR in: unused and in time, or used by this very CSR before."""
+def code_accepted(code: EnrollmentCode | None, public_key_sha256: str, now: datetime) -> bool:
+    """Whether the code lets a request for this key in: unused and in time, or used for this very key before."""
     if code is None:
         return False
     if code.used_by is not None:
-        return code.used_by == csr_sha256
+        return code.used_by == public_key_sha256
     return code.created_at <= now < code.expires_at

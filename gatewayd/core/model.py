@@ -157,7 +157,8 @@ class EnrollmentCode:
     created_at: datetime
     expires_at: datetime
     used_by: str | None = None
-    """Hex SHA-256 of the CSR that consumed it: the same CSR may ask again, no other may."""
+    """Hex SHA-256 of the public key whose request consumed it: that key may ask again, no other may. Not of the CSR:
+    a client that signs anew when it tries again sends other bytes."""
 
 
 class Milestone(StrEnum):

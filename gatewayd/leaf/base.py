@@ -9,7 +9,7 @@ from ..core.enrollment import Enrolled, EnrollmentRequest, Pending
 
 class Enroller(Protocol):
     async def enroll(self, request: EnrollmentRequest) -> Enrolled | Pending:
-        """Decide, write down, have the CA issue. Idempotent for the same CSR.
+        """Decide, write down, have the CA issue. Idempotent for the same key.
 
         Raises CodeRefused (401), EnrollmentDenied and DeviceRevoked (403), TooManyRequests (429), NotBootstrapped and
         StoreBroken (503); on each of them nothing was issued and nothing consumed.

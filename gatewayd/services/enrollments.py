@@ -1,8 +1,8 @@
 """Leaves enroll and re-enroll: the decision is core.enrollment's, the way to a certificate the engine's.
 
 One transaction decides, consumes the code and writes the credential down, so that a refused request leaves nothing
-behind and an accepted one is finished whatever happens to the connection, the daemon or the CA. The CSR is the key:
-the same CSR asks about the same credential, for as long as it takes.
+behind and an accepted one is finished whatever happens to the connection, the daemon or the CA. A request is known by
+its public key: the same key asks about the same credential, for as long as it takes.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ class Enrollments:
 
     def _admit(self, tx: Tx, request: EnrollmentRequest, now: datetime) -> Admission:
         """Decide and write down, in one transaction. Raises a GatewayError, and then nothing was changed."""
-        csr_sha256 = hashlib.sha256(request.csr.der).hexdigest()
-        device = self._who(tx, request, csr_sha256, now)
+        device = self._who(tx, request, now)
         refusal = rules.scope_refusal(device, request.csr)
         if refusal is Refusal.REVOKED:
             raise DeviceRevoked(refusal, device=device.device_id)
@@ -119,12 +118,12 @@ class Enrollments:
             raise TooManyRequests(
                 f"Another request of {device.device_id} is under way.", device=device.device_id, retry_after=_COME_BACK
             )
-        return self._write_down(tx, device, request, csr_sha256, now)
+        return self._write_down(tx, device, request, now)
 
-    def _who(self, tx: Tx, request: EnrollmentRequest, csr_sha256: str, now: datetime) -> Device:
+    def _who(self, tx: Tx, request: EnrollmentRequest, now: datetime) -> Device:
         """The device that has proved itself: by its present certificate, or by a one-time code."""
         if request.peer_certificate is not None:
-            device = self._by_certificate(tx, request.peer_certificate)
+            device = self._by_certificate(tx, request.peer_certificate, now)
             if request.basic is not None and request.basic[0] != device.device_id:
                 raise EnrollmentDenied("The code and the certificate belong to different devices.")
             return device
@@ -135,11 +134,11 @@ class Enrollments:
         device_id, code = request.basic
         kept = tx.codes.get(rules.code_hash(device_id, code))
         device_or_none = tx.devices.get(device_id)
-        if device_or_none is None or not rules.code_accepted(kept, csr_sha256, now):
+        if device_or_none is None or not rules.code_accepted(kept, request.csr.public_key_sha256, now):
             raise CodeRefused("The device id or the code is not accepted.")
         return device_or_none
 
-    def _by_certificate(self, tx: Tx, der: bytes) -> Device:
+    def _by_certificate(self, tx: Tx, der: bytes, now: datetime) -> Device:
         credential = tx.credentials.by_thumbprint(hashlib.sha256(der).hexdigest())
         device = tx.devices.get(credential.device_id) if credential is not None else None
         if credential is None or device is None:
@@ -148,13 +147,16 @@ class Enrollments:
             raise DeviceRevoked(Refusal.REVOKED, device=device.device_id)
         if credential.state not in lifecycle.USABLE:
             raise EnrollmentDenied("The certificate has been replaced.", device=device.device_id)
+        if credential.not_after is None or credential.not_after <= now:
+            # TLS checks this when it verifies the chain, which it does not do for a resumed session.
+            raise EnrollmentDenied("The certificate has expired.", device=device.device_id)
         return device
 
     def _same_request(self, tx: Tx, device: Device, request: EnrollmentRequest, now: datetime) -> Credential | None:
-        """The credential that this very CSR asks about. A renewal with the same key may repeat the CSR to the byte
-        (RSA signatures are deterministic): once the certificate is due for renewal it is a new request."""
+        """The credential that a request for this key asks about. A renewal may keep the key: once the certificate is
+        due for renewal it is a new request."""
         for each in reversed(tx.credentials.all(device.device_id)):
-            if each.csr != request.csr.der:
+            if each.public_key_sha256 != request.csr.public_key_sha256:
                 continue
             if each.state is CredentialState.CURRENT and self._is_due(each, now):
                 return None
@@ -169,13 +171,11 @@ class Enrollments:
         due = renew_at(credential.device_id, credential.not_before, credential.not_after, self._policy)
         return now >= due
 
-    def _write_down(
-        self, tx: Tx, device: Device, request: EnrollmentRequest, csr_sha256: str, now: datetime
-    ) -> Admission:
+    def _write_down(self, tx: Tx, device: Device, request: EnrollmentRequest, now: datetime) -> Admission:
         if request.peer_certificate is None and request.basic is not None:
             code = tx.codes.get(rules.code_hash(*request.basic))
             assert code is not None
-            tx.codes.put(replace(code, used_by=csr_sha256))
+            tx.codes.put(replace(code, used_by=request.csr.public_key_sha256))
             who = f"code:{device.device_id}"
         else:
             who = f"certificate:{device.device_id}"

@@ -16,6 +16,8 @@ from .stage import Stage
 SHORT = 60
 """Seconds that the gateway's first certificate lives, so that its automatic renewal can be watched."""
 
+DAY = 86400
+
 
 @dataclass
 class Play:
@@ -61,7 +63,7 @@ def bootstrap(play: Play) -> None:
     script.say("(uploaded to the gateway's Entra application: from now on it is registrar, without any secret)")
     stage.lab.post("ezca", "/lab/lifetime", {"seconds": SHORT})
     play.ctl("bootstrap", "--token-file", "-", stdin=stage.person_token(), shown="gatewayctl bootstrap < token")
-    stage.lab.post("ezca", "/lab/lifetime", {"seconds": None})
+    stage.lab.post("ezca", "/lab/lifetime", {"seconds": 5 * DAY})  # each one after it outlasts the one before
     calls = play.ezca_calls()
     wanted = ["RegisterNewDomain", "RequestSSLCertificateV2"]
     script.prove(" then ".join(wanted), [each for each in calls if each in wanted] == wanted, str(calls))
@@ -141,7 +143,9 @@ def renewals(play: Play) -> None:
         script.say(f"(the first certificate lives {SHORT} s and is due at half of that; waiting)")
     second = stage.wait_for("the automatic renewal", lambda: _beyond(play, 1), within=SHORT)
     script.prove("the gateway has renewed by itself: its EC key over EZCA's EST", "simpleenroll" in play.ezca_calls())
+    stage.lab.post("ezca", "/lab/lifetime", {"seconds": 10 * DAY})
     play.ctl("renew", "--key", "rsa-2048")
+    stage.lab.post("ezca", "/lab/lifetime", {"seconds": None})
     play.ctl("renew", "--key", "rsa-2048")
     third = play.shown(stage.gateway_id)["device"]
     script.prove(
