@@ -1,15 +1,13 @@
-"""The way onto the bus: GLib's loop in a thread of its own, a connection, a name.
+"""The way onto the bus: a connection, and a name on it.
 
-GLib calls in its thread; whatever is called hands over to asyncio at once (wrapper.py). The loop runs GLib's default
-context, so that objects may be registered from any thread and are always called in that one. Callbacks that live for
-one call (``GLib.idle_add``, asynchronous GIO) are avoided: PyGObject before 3.44.2 never frees them.
+The bus itself is asked with blocking calls in a pool of threads: a callback that lives for one call, as asynchronous
+GIO takes it, is never freed by PyGObject before 3.44.2.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -31,30 +29,6 @@ T = TypeVar("T")
 
 class BusError(Exception):
     """The bus cannot be had, or not as org.gatewayd.Gateway1; one sentence."""
-
-
-class GLibThread:
-    """GLib's main loop, beside asyncio's."""
-
-    def __init__(self) -> None:
-        self._loop = GLib.MainLoop()
-        self._thread = threading.Thread(target=self._loop.run, name="glib", daemon=True)
-
-    def start(self) -> None:
-        """Returns when the loop is running, so that ``stop`` cannot come before it."""
-        running = threading.Event()
-
-        def tell() -> bool:
-            running.set()
-            return bool(GLib.SOURCE_REMOVE)
-
-        GLib.idle_add(tell)
-        self._thread.start()
-        running.wait(TIMEOUT)
-
-    def stop(self) -> None:
-        self._loop.quit()
-        self._thread.join(TIMEOUT)
 
 
 class BusConnection:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .client import Client
 
 INTERRUPTED = 130
+JOBS = "/org/gatewayd/Gateway1/jobs/"
 TTY_LINE = 4095
 """Characters that a terminal hands over in a line; what is longer it cuts (termios, canonical mode)."""
 
@@ -58,7 +59,7 @@ class App:
             render.show(rendered())
 
     def job(self, path: str, *, wait: bool) -> None:
-        """Follow a job to its end, or only say where it is. Raises the job's error."""
+        """Follow a job to its end, or only say where it is. Raises the job's error, or Exit."""
         if not wait:
             self.show(self.client.job(path) if self.as_json else None, lambda: path)
             return
@@ -66,7 +67,7 @@ class App:
             ended = self.client.follow(path, lambda _: None) if self.as_json else self._watch(path)
         except KeyboardInterrupt:
             click.echo(f"The job goes on. To look at it again: gatewayctl job {path}", err=True)
-            raise
+            raise click.exceptions.Exit(INTERRUPTED) from None
         if self.as_json:
             self.show(ended, lambda: "")
         if ended["state"] == "failed":
@@ -243,8 +244,10 @@ def revoke(app: App, device_id: str, reason: str, yes: bool, no_wait: bool) -> N
 @click.pass_obj
 def job(app: App, path: str) -> None:
     """Follow a job by the path that was printed for it, or by its number."""
-    path = f"/org/gatewayd/Gateway1/jobs/{path}" if path.isdecimal() else path
-    app.job(path, wait=True)
+    number = path.removeprefix(JOBS)
+    if not number.isdecimal() or not number.isascii():
+        raise InvalidArgument(f"{arguments.shown(path)} is not a job: {JOBS}1 or just 1, say")
+    app.job(JOBS + number, wait=True)
 
 
 @cli.group()
@@ -325,3 +328,7 @@ def main() -> int:
         return INTERRUPTED
     except Exception as error:
         return _fail(app, Internal(f"gatewayctl met an unexpected error ({type(error).__name__}: {error})"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

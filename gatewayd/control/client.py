@@ -6,6 +6,7 @@ GDBus directly: a proxy of pydbus would ask for the introspection first, which c
 from __future__ import annotations
 
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 from gi.repository import Gio, GLib
@@ -20,6 +21,7 @@ from ..errors import (
     all_errors,
 )
 from .base import Data
+from .glib import GLibThread
 
 NAME = "org.gatewayd.Gateway1"
 ROOT = "/org/gatewayd/Gateway1"
@@ -71,37 +73,36 @@ class Client:
 
         Raises JobUnknown, DaemonUnreachable (the daemon went away), KeyboardInterrupt.
         """
-        loop = GLib.MainLoop()
-        away: list[str] = []
+        news: SimpleQueue[str] = SimpleQueue()
+        """Empty to look again, or why there is nothing more to come."""
 
-        def on_signal(*_: Any) -> None:
-            loop.quit()
+        def on_changed(*_: Any) -> None:
+            news.put("")
 
         def on_owner(_con: Any, _sender: str, _path: str, _interface: str, _signal: str, values: GLib.Variant) -> None:
-            if not values.unpack()[2]:
-                away.append("gatewayd left the bus")
-            loop.quit()
+            news.put("" if values.unpack()[2] else "gatewayd left the bus")
 
         def on_closed(*_: Any) -> None:
-            away.append("the connection to the bus is lost")
-            loop.quit()
+            news.put("the connection to the bus is lost")
 
         flags = Gio.DBusSignalFlags.NONE
         bus = "org.freedesktop.DBus"
         subscriptions = [
-            self._con.signal_subscribe(NAME, PROPERTIES, "PropertiesChanged", path, None, flags, on_signal),
+            self._con.signal_subscribe(NAME, PROPERTIES, "PropertiesChanged", path, None, flags, on_changed),
             self._con.signal_subscribe(bus, bus, "NameOwnerChanged", None, NAME, flags, on_owner),
         ]
         handler = self._con.connect("closed", on_closed)
+        glib = GLibThread()  # not in this one: a Ctrl-C there can come between two looks and be lost
+        glib.start()
         try:
             while (job := self.job(path))["state"] == "running":
                 changed(job)
-                loop.run()
-                if away:
-                    raise DaemonUnreachable(f"{away[0]}; what it has begun it takes up again when it is back")
+                if why := news.get():
+                    raise DaemonUnreachable(f"{why}; what it has begun it takes up again when it is back")
             changed(job)
             return job
         finally:
+            glib.stop()
             self._con.disconnect(handler)
             for subscription in subscriptions:
                 self._con.signal_unsubscribe(subscription)

@@ -10,8 +10,9 @@ from ..config import ControlSettings
 from ..errors import GatewayError, NotAuthorized
 from . import access
 from .base import Caller, Data, Operations
-from .bus import BusConnection, BusError, GLibThread
+from .bus import BusConnection, BusError
 from .gateway import INTERFACE, GatewayObject
+from .glib import GLibThread
 from .jobs import Job, Jobs, Step
 from .objects import DEVICE, JOB, DeviceObject, JobObject, device_path, job_path
 from .tree import Tree

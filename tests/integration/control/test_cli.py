@@ -1,0 +1,255 @@
+"""The real gatewayctl, as a process, against the real service."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bus import Bus, as_user
+from tests.support.control_daemon import Daemon
+from tests.support.fake_operations import PEM
+
+GATEWAYCTL = [sys.executable, "-m", "gatewayd.control.cli"]
+ENVIRONMENT = {**os.environ, "TZ": "Europe/Berlin", "LC_ALL": "C.UTF-8"}
+
+
+@pytest.fixture
+def daemon(bus: Bus) -> Iterator[Daemon]:
+    with Daemon(bus.address) as running:
+        yield running
+
+
+class Ctl:
+    def __init__(self, address: str) -> None:
+        self.environment = {**ENVIRONMENT, "GATEWAYD_BUS": address}
+
+    def __call__(self, *arguments: str, stdin: str = "", code: int = 0) -> tuple[str, str]:
+        """(stdout, stderr); fails when the exit status is not ``code`` or anything looks like a traceback."""
+        finished = subprocess.run(
+            [*GATEWAYCTL, *arguments], input=stdin, capture_output=True, text=True, timeout=30, env=self.environment
+        )
+        assert finished.returncode == code, finished.stderr
+        assert "Traceback" not in finished.stderr
+        return finished.stdout, finished.stderr
+
+
+@pytest.fixture
+def ctl(bus: Bus, daemon: Daemon) -> Ctl:
+    return Ctl(bus.address)
+
+
+def test_status_is_one_screen_in_local_time(ctl: Ctl) -> None:
+    out, _ = ctl("status")
+    assert "gw-1 · active" in out
+    assert "until 2031-06-01 14:00:00 +0200" in out
+    assert "connected · hub.example" in out
+    assert len(out.splitlines()) < 25
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        (["status"], "waiting"),
+        (["device", "show", "gw-1"], "credentials"),
+        (["device", "code", "gw-1"], "code"),
+        (["device", "add", "leaf-9"], "expires_at"),
+        (["registrar", "certificate"], "certificate"),
+        (["renew"], "result"),
+    ],
+)
+def test_json_is_what_the_daemon_says(ctl: Ctl, command: list[str], key: str) -> None:
+    out, err = ctl(*command, "--json")
+    assert key in json.loads(out)
+    assert err == ""
+
+
+def test_a_device_from_its_code_to_its_revocation(ctl: Ctl) -> None:
+    out, _ = ctl("device", "add", "leaf-1", "--san", "dns:leaf-1.example", "--code-lifetime", "2h")
+    assert "https://gw-1.example:8443/.well-known/est" in out
+    assert "2031-05-02 14:00:00 +0200" in out
+    (listed,) = [each for each in json.loads(ctl("device", "list", "--json")[0]) if each["device_id"] == "leaf-1"]
+    assert listed["sans"] == ["dns:leaf-1.example"]
+    assert "leaf-1" in ctl("device", "list")[0]
+    assert "dns:leaf-1.example" in ctl("device", "show", "leaf-1")[0]
+    out, _ = ctl("revoke", "leaf-1", "--reason", "keyCompromise", "--yes")
+    lines = out.splitlines()
+    assert [line[0] for line in lines[:5]] == ["✓"] * 5
+    assert lines[1].endswith("revoked at the CA — proof of revoked-at-ca")
+    assert lines[5] == "leaf-1 is revoked, and verified as disabled in the hub."
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        (["device", "show", "nobody"], 66, "there is no device nobody"),
+        (["device", "add", "gw-1"], 73, "there is a device gw-1 already"),
+        (["device", "add", "a b"], 64, "is not a device id"),
+        (["device", "add", "leaf", "--san", "x"], 64, "kind:value"),
+        (["device", "add", "leaf", "--code-lifetime", "soon"], 64, "length of time"),
+        (["revoke", "gw-1", "--reason", "because", "--yes"], 64, "keyCompromise"),
+        (["revoke", "gw-1", "--reason", "superseded"], 64, "--yes"),
+        (["job", "99"], 66, "there is no job"),
+        (["job", "nonsense"], 64, "is not a job"),
+        (["nonsense"], 64, "nonsense"),
+        (["status", "--nonsense"], 64, "--nonsense"),
+        (["bootstrap", "--certificate", "/nowhere"], 64, "/nowhere cannot be read"),
+        (["bootstrap", "--token-file", "/dev/null"], 64, "the token is empty"),
+    ],
+)
+def test_errors_are_two_lines_and_an_exit_status(ctl: Ctl, command: list[str], code: int, words: str) -> None:
+    out, err = ctl(*command, code=code)
+    message, remedy = err.splitlines()
+    assert message.startswith("gatewayctl: ")
+    assert words in message
+    assert remedy
+    assert out == ""
+
+
+def test_an_error_in_json_has_the_same_name_as_everywhere(ctl: Ctl) -> None:
+    out, err = ctl("device", "show", "nobody", "--json", code=66)
+    assert json.loads(out)["error"] == "DeviceUnknown"
+    assert "there is no device nobody" in err
+
+
+def test_without_a_daemon(bus: Bus) -> None:
+    ctl = Ctl(bus.address)
+    assert "gatewayd is not on the bus" in ctl("status", code=69)[1]
+    bus.kill()
+    assert "cannot be reached" in ctl("status", code=69)[1]
+    assert "cannot be reached" in ctl("--bus", "nonsense", "status", code=69)[1]
+
+
+def test_the_token_comes_from_stdin_or_a_file_and_goes_nowhere_else(ctl: Ctl, tmp_path: Path) -> None:
+    assert "new certificate" in ctl("bootstrap", stdin="eyJ.x.y\n")[0]
+    assert "new certificate" in ctl("bootstrap", "--token-file", "-", stdin="eyJ.x.y\n")[0]
+    file = tmp_path / "token"
+    file.write_text("eyJ.x.y\n")
+    assert "new certificate" in ctl("bootstrap", "--token-file", str(file))[0]
+    out, err = ctl("bootstrap", stdin="two words", code=64)
+    assert "two words" not in out + err
+    file.write_text(PEM)
+    assert "new certificate" in ctl("bootstrap", "--certificate", str(file))[0]
+    file.write_text("-----BEGIN PRIVATE KEY-----\nsecret\n")
+    assert "private key" in ctl("bootstrap", "--certificate", str(file), code=64)[1]
+
+
+def test_a_job_that_fails_gives_its_own_exit_status(ctl: Ctl, daemon: Daemon) -> None:
+    daemon.tell("fail IssuerRejected")
+    out, err = ctl("renew", "--key", "rsa-2048", code=76)
+    assert "✓" in out
+    assert "gatewayctl: the CA said no" in err
+    out, err = ctl("renew", "--json", code=76)
+    assert json.loads(out)["error"]["error"] == "IssuerRejected"
+    assert "gatewayctl: the CA said no" in err
+
+
+def test_not_waiting_and_looking_again(ctl: Ctl, daemon: Daemon) -> None:
+    daemon.tell("gate")
+    path = ctl("renew", "--no-wait")[0].strip()
+    assert json.loads(ctl("revoke", "gw-1", "--reason", "superseded", "--yes", "--no-wait", "--json")[0])["state"] == (
+        "running"
+    )
+    daemon.tell("open")
+    assert "certificate accepted by the hub" in ctl("job", path)[0]
+    assert "gw-1 has a new certificate" in ctl("job", "1")[0]
+
+
+def started(ctl: Ctl, *arguments: str) -> subprocess.Popen[str]:
+    """A command that is left waiting for its job, which has finished its first step."""
+    process = subprocess.Popen(
+        [*GATEWAYCTL, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ctl.environment,
+    )
+    assert process.stdout is not None
+    assert "✓" in process.stdout.readline()
+    return process
+
+
+def test_interrupted_it_says_that_the_job_goes_on(ctl: Ctl, daemon: Daemon) -> None:
+    daemon.tell("gate")
+    process = started(ctl, "renew")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert err == "The job goes on. To look at it again: gatewayctl job /org/gatewayd/Gateway1/jobs/1\n"
+    daemon.tell("open")
+    assert "gw-1 has a new certificate" in ctl("job", "1")[0]
+
+
+def test_when_the_daemon_goes_away_it_says_so(bus: Bus) -> None:
+    ctl = Ctl(bus.address)
+    with Daemon(bus.address) as daemon:
+        daemon.tell("gate")
+        process = started(ctl, "renew")
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 69
+    assert "gatewayd left the bus" in err
+
+
+def test_a_stranger_is_told_who_may(bus: Bus, daemon: Daemon) -> None:
+    # The interpreter of the virtual environment may be unreadable for somebody else; the system's is not.
+    code = "import sys; sys.path[:0] = sys.argv[1:2]; from gatewayd.control.client import Client; Client(sys.argv[2])"
+    call = "from gatewayd.errors import GatewayError\ntry: Client(sys.argv[2]).call('GetRegistrarCertificate')\n"
+    script = f"{code}\n{call}except GatewayError as error: print(error.name(), error.exit_code)"
+    root = str(Path(__file__).parents[3])
+    asked = subprocess.run(
+        [*as_user(65534), "/usr/bin/python3", "-c", script, root, bus.address], capture_output=True, text=True
+    )
+    assert asked.stdout == "NotAuthorized 77\n", asked.stderr
+
+
+def test_a_reader_that_stops_reading_is_no_drama(ctl: Ctl, daemon: Daemon) -> None:
+    daemon.tell("leaves 2000")
+    command = " ".join([*GATEWAYCTL, "device", "list"])
+    piped = subprocess.run(f"{command} | head -1", shell=True, capture_output=True, text=True, env=ctl.environment)
+    assert piped.stdout.startswith("DEVICE")
+    assert piped.stderr == ""
+
+
+class TestOnATerminal:
+    def run(self, ctl: Ctl, *arguments: str, types: str = "") -> tuple[str, int]:
+        """What the terminal shows, and the exit status."""
+        master, slave = pty.openpty()
+        process = subprocess.Popen(
+            [*GATEWAYCTL, *arguments], stdin=slave, stdout=slave, stderr=slave, env=ctl.environment
+        )
+        os.close(slave)
+        shown = b""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if select.select([master], [], [], 0.1)[0]:
+                try:
+                    shown += os.read(master, 4096)
+                except OSError:  # the other end is closed
+                    break
+            if types and shown.rstrip().endswith((b":", b"]:")):
+                os.write(master, types.encode())
+                types = ""
+        os.close(master)
+        return shown.decode(), process.wait(timeout=10)
+
+    def test_revoke_asks(self, ctl: Ctl) -> None:
+        shown, code = self.run(ctl, "revoke", "gw-1", "--reason", "superseded", types="n\n")
+        assert "Revoke gw-1 (superseded)? There is no way back." in shown
+        assert code == 130
+        shown, code = self.run(ctl, "revoke", "gw-1", "--reason", "superseded", types="y\n")
+        assert "verified as disabled in the hub" in shown
+        assert code == 0
+
+    def test_the_token_is_not_shown(self, ctl: Ctl) -> None:
+        shown, code = self.run(ctl, "bootstrap", types="eyJ.secret.y\n")
+        assert "Entra token of a registrar" in shown
+        assert "secret" not in shown
+        assert code == 0
