@@ -25,6 +25,10 @@ class HubIdentity:
     """sas, selfSigned or certificateAuthority."""
     primary_thumbprint: str | None
     secondary_thumbprint: str | None
+    scope: str
+    """deviceScope: of a gateway (iotEdge) its own, of a leaf its gateway's; empty when it has none."""
+    parents: tuple[str, ...]
+    """parentScopes."""
     raw: Mapping[str, Any] = field(repr=False)
     """The whole document: an update is a full replace and must send all of it back. Of a sas identity it holds the
     symmetric keys, so it is not shown."""
@@ -36,9 +40,10 @@ class Registry(Protocol):
 
     async def get(self, device_id: str) -> HubIdentity | None: ...
 
-    async def ensure(self, device_id: str) -> HubIdentity:
-        """Create the identity (certificateAuthority, enabled) when it is missing. An existing one is returned as it
-        is: never re-enabled, never changed."""
+    async def ensure(self, device_id: str, *, parent: str = "", edge: bool = False) -> HubIdentity:
+        """Create the identity (certificateAuthority, enabled) when it is missing: as a child of the gateway whose
+        scope ``parent`` is, or, with ``edge``, as one that may have children. An existing one is returned as it is:
+        never re-enabled, never changed."""
 
     async def disable(self, device_id: str, reason: str) -> HubIdentity | None:
         """GET, change, PUT the whole identity with If-Match; again on 412. None when there is no such identity;

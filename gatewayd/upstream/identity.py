@@ -45,8 +45,17 @@ def parse(document: object, device_id: str) -> HubIdentity:
         authentication_type=authentication["type"],
         primary_thumbprint=_text(thumbprints, "primaryThumbprint"),
         secondary_thumbprint=_text(thumbprints, "secondaryThumbprint"),
+        scope=_text(document, "deviceScope") or "",
+        parents=_parents(document),
         raw=document,
     )
+
+
+def _parents(document: Mapping[str, Any]) -> tuple[str, ...]:
+    value = document.get("parentScopes") or []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError("its parentScopes is not a list of texts")
+    return tuple(value)
 
 
 def _text(document: Mapping[str, Any], key: str) -> str | None:
@@ -56,9 +65,22 @@ def _text(document: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def new(device_id: str) -> dict[str, Any]:
-    """What to PUT to create a device that authenticates with certificates of a registered CA."""
-    return {"deviceId": device_id, "status": "enabled", "authentication": {"type": "certificateAuthority"}}
+def new(device_id: str, parent: str = "", edge: bool = False) -> dict[str, Any]:
+    """What to PUT to create a device that authenticates with certificates of a registered CA.
+
+    ``parent`` is the scope of the gateway that it belongs to. ``edge`` makes it a gateway: only an identity with
+    iotEdge has a scope of its own, and so children.
+    """
+    document: dict[str, Any] = {
+        "deviceId": device_id,
+        "status": "enabled",
+        "authentication": {"type": "certificateAuthority"},
+    }
+    if edge:
+        document["capabilities"] = {"iotEdge": True}
+    if parent:
+        document |= {"deviceScope": parent, "parentScopes": [parent]}
+    return document
 
 
 def disabled(identity: HubIdentity, reason: str) -> dict[str, Any]:

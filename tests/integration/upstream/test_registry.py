@@ -21,7 +21,8 @@ from gatewayd.errors import (
     RegistrarRefused,
 )
 from gatewayd.upstream.base import Registry
-from gatewayd.upstream.registry import ANSWER_LIMIT, ATTEMPTS, HubRegistry
+from gatewayd.upstream.registry import ATTEMPTS, HubRegistry
+from gatewayd.upstream.rest import ANSWER_LIMIT
 
 from .conftest import Site
 
