@@ -250,11 +250,11 @@ class Daemon:
         if self._est is not None:
             await self._est.server.stop()
         await self._control.stop()
-        await self._engine.stop()
-        await self._revocations.stop()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._engine.stop()
+        await self._revocations.stop()
         for close in (self._keeper.close, self._registry.close, self._keys.close):
             with contextlib.suppress(GatewayError):
                 await close()
@@ -301,6 +301,8 @@ class Daemon:
         self._outbox.ring()
         if entry.what == "switch" and entry.device_id == self._id:
             self._spawn(self._take_up_certificate())
+        if entry.what == "wind-up":  # something may have turned up that is to be revoked
+            self._revocations.ring()
         if entry.what == Milestone.DISABLED and entry.device_id == self._id:
             self._keeper.ring()
         if entry.what in ("switch", "revocation", "device added", Milestone.VERIFIED, Milestone.DISABLED):

@@ -76,8 +76,13 @@ TABLE: Final[MappingProxyType[S, _Moves]] = MappingProxyType(
             REVOKED=_GONE,
         ),
         S.PENDING: _moves(START=(S.REQUESTING, (Action.REQUEST,)), REJECTED=(S.REJECTED, ()), REVOKED=_GONE),
-        S.ISSUED: _moves(START=(S.ACCEPTING, (Action.ACCEPT,)), EXPIRED=(S.RETIRED, ()), REVOKED=_GONE),
-        S.ACCEPTING: _moves(ACCEPTED=(S.CURRENT, (Action.SWITCH,)), FAILED=(S.ISSUED, ()), REVOKED=_GONE),
+        S.ISSUED: _moves(START=(S.ACCEPTING, (Action.ACCEPT,)), REVOKED=_GONE),
+        S.ACCEPTING: _moves(
+            ACCEPTED=(S.CURRENT, (Action.SWITCH,)),
+            FAILED=(S.ISSUED, ()),
+            EXPIRED=(S.RETIRED, (Action.COLLECT_KEY,)),
+            REVOKED=_GONE,
+        ),
         S.CURRENT: _moves(SUPERSEDED=(S.PREVIOUS, ()), REVOKED=_GONE),
         S.PREVIOUS: _moves(
             SUPERSEDED=(S.RETIRED, (Action.COLLECT_KEY,)),

@@ -19,6 +19,9 @@ class RenewalPolicy:
 
 RETRY_FIRST = timedelta(minutes=1)
 RETRY_LAST = timedelta(hours=6)
+RETRY_EXPIRED = timedelta(minutes=15)
+"""A device whose certificate is over is dead until there is a new one, and may be so for weeks: neither rare attempts
+nor a busy loop."""
 
 
 def place(device_id: str, not_before: datetime) -> float:
@@ -53,11 +56,11 @@ def retry_at(
     """When to try again after ``attempts`` failures (1 = the first has just failed).
 
     Exponential with full jitter (``dice`` in [0, 1)), from RETRY_FIRST to the smaller of ``longest`` and a tenth of
-    what remains until ``not_after``; a peer's Retry-After (seconds) is honoured up to RETRY_LAST. Never earlier than
-    a second from now, so that a dying certificate does not turn into a busy loop.
+    what remains until ``not_after``, or RETRY_EXPIRED once that is past; a peer's Retry-After (seconds) is honoured up
+    to RETRY_LAST. Never earlier than a second from now, so that a dying certificate does not turn into a busy loop.
     """
     if not_after is not None:
-        longest = min(longest, max((not_after - now) / 10, timedelta(seconds=1)))
+        longest = min(longest, max((not_after - now) / 10, timedelta(seconds=1)) if now < not_after else RETRY_EXPIRED)
     ceiling = min(RETRY_FIRST * float(2 ** min(max(attempts - 1, 0), 20)), longest)
     wait = max(ceiling * (0.5 + dice / 2) if attempts <= 1 else ceiling * dice, timedelta(seconds=1))
     if retry_after is not None:

@@ -34,8 +34,8 @@ from ..core.model import (
     OutboxMessage,
     RevocationReason,
 )
-from ..core.renewal import RenewalPolicy, renew_at, retry_at
-from ..errors import CertificateUnacceptable, GatewayError, Internal, IssuerRejected
+from ..core.renewal import RETRY_FIRST, RenewalPolicy, renew_at, retry_at
+from ..errors import CertificateUnacceptable, GatewayError, HubUnreachable, Internal, IssuerRejected
 from ..pki import certificates
 from ..store.base import Store, Tx
 from . import revoking
@@ -90,6 +90,9 @@ class CredentialEngine:
     def running(self) -> int:
         return len(self._running)
 
+    def drives(self, device_id: str, generation: int) -> bool:
+        return (device_id, generation) in self._running
+
     def start(self, device_id: str, generation: int) -> asyncio.Task[Driven]:
         """Take the credential as far as it goes now, in a task of the engine's own: whoever waits for it may go away.
         One task a credential; a second start joins it. The task raises StoreBroken; other errors are recorded."""
@@ -119,32 +122,37 @@ class CredentialEngine:
         error: GatewayError | None = None
         async with self._locks[device_id]:
             while True:
-                device, credential = await self._load(device_id, generation)
-                moment = credential.next_attempt_at
-                if credential.state not in lifecycle.UNFINISHED or (moment is not None and moment > self._clock.now()):
-                    return Driven(credential, error)
-                if credential.state in lifecycle.IN_PROGRESS:
-                    credential = replace(
-                        credential, state=lifecycle.recover(credential.state), attempts=credential.attempts + 1
-                    )
-                if device.state is DeviceState.REVOKED:
+                device, credential, action = await self._store.write(lambda tx: self._begin(tx, device_id, generation))
+                if action is not None:
+                    error = await self._turn(action, device, credential)
+                elif device.state is DeviceState.REVOKED and self._is_due(credential):
                     error = await self._wind_up(device, credential)
                 else:
-                    error = await self._turn(device, credential)
+                    return Driven(credential, error)
 
-    async def _load(self, device_id: str, generation: int) -> tuple[Device, Credential]:
-        def work(tx: Tx) -> tuple[Device | None, Credential | None]:
-            return tx.devices.get(device_id), tx.credentials.get(device_id, generation)
+    def _is_due(self, credential: Credential) -> bool:
+        moment = credential.next_attempt_at
+        return credential.state in lifecycle.UNFINISHED and (moment is None or moment <= self._clock.now())
 
-        device, credential = await self._store.read(work)
+    def _begin(self, tx: Tx, device_id: str, generation: int) -> tuple[Device, Credential, Action | None]:
+        """Decide on the next action and write it down, in one transaction: a revocation comes before it or after it,
+        never between. None when nothing is to be done now, or when the device is revoked."""
+        device, credential = tx.devices.get(device_id), tx.credentials.get(device_id, generation)
         if device is None or credential is None:
             raise Internal(f"No generation {generation} of {device_id} is on record.", device=device_id)
-        return device, credential
-
-    async def _turn(self, device: Device, credential: Credential) -> GatewayError | None:
+        if not self._is_due(credential):
+            return device, credential, None
+        if credential.state in lifecycle.IN_PROGRESS:
+            state = lifecycle.recover(credential.state)
+            credential = replace(credential, state=state, attempts=credential.attempts + 1)
+        if device.state is DeviceState.REVOKED:
+            return device, credential, None
         state, (action, *_) = lifecycle.step(credential.state, Event.START)
         begun = replace(credential, state=state, updated_at=self._clock.now(), next_attempt_at=None)
-        await self._store.write(lambda tx: tx.credentials.put(begun))
+        tx.credentials.put(begun)
+        return device, begun, action
+
+    async def _turn(self, action: Action, device: Device, begun: Credential) -> GatewayError | None:
         try:
             event, outcome, detail = await self._act(action, device, begun)
         except GatewayError as error:
@@ -180,6 +188,9 @@ class CredentialEngine:
                     raise _Unacceptable(error, kept) from error
                 return Event.ISSUED, kept, f"serial {kept.serial}, until {kept.not_after:%Y-%m-%d %H:%M:%S}Z"
             case Action.ACCEPT:
+                if begun.not_after is not None and begun.not_after <= self._clock.now():
+                    words = "it expired before the hub had accepted it"
+                    return Event.EXPIRED, replace(settled, last_error=f"{HubUnreachable.name()}: {words}"), words
                 await steps.accept(device, begun)
                 return Event.ACCEPTED, settled, f"serial {begun.serial}"
             case _:
@@ -247,9 +258,11 @@ class CredentialEngine:
         rejected = isinstance(error, IssuerRejected | CertificateUnacceptable)
 
         def work(tx: Tx) -> JournalEntry:
-            current = tx.credentials.current(begun.device_id)
+            device, current = tx.devices.get(begun.device_id), tx.credentials.current(begun.device_id)
+            assert device is not None
+            revoked = device.state is DeviceState.REVOKED  # meanwhile: it is wound up at once, whatever was answered
             attempts = begun.attempts + 1
-            event = Event.REJECTED if rejected and action is Action.REQUEST else Event.FAILED
+            event = Event.REJECTED if rejected and action is Action.REQUEST and not revoked else Event.FAILED
             state, _ = lifecycle.step(begun.state, event)
             again = retry_at(
                 now,
@@ -263,7 +276,7 @@ class CredentialEngine:
                 state=state,
                 updated_at=now,
                 attempts=attempts,
-                next_attempt_at=None if event is Event.REJECTED else again,
+                next_attempt_at=None if revoked or event is Event.REJECTED else again,
                 last_error=f"{error.name()}: {error.message}",
             )
             tx.credentials.put(record)
@@ -282,7 +295,8 @@ class CredentialEngine:
             for each in tx.credentials.all(current.device_id)
             if each.state is CredentialState.REJECTED and each.generation > current.generation
         )
-        later = retry_at(now, rejected, self._clock.dice(), not_after=current.not_after)
+        # Each time costs a key in the token: even when the end is near, or past, it is not tried in a hurry.
+        later = max(retry_at(now, rejected, self._clock.dice(), not_after=current.not_after), now + RETRY_FIRST)
         tx.credentials.put(replace(current, renew_at=later))
 
     async def _wind_up(self, device: Device, credential: Credential) -> GatewayError | None:
@@ -345,7 +359,7 @@ def _with_certificate(credential: Credential, issued: Issued) -> Credential:
     )
 
 
-_OUTCOMES = {Event.FAILED: "failed", Event.REJECTED: "failed", Event.WORKING: "waiting"}
+_OUTCOMES = {Event.FAILED: "failed", Event.REJECTED: "failed", Event.EXPIRED: "failed", Event.WORKING: "waiting"}
 
 
 def _entry(credential: Credential, action: Action, event: Event, detail: str, now: datetime) -> JournalEntry:

@@ -29,12 +29,12 @@ class Housekeeping:
     async def run(self) -> None:
         while True:
             try:
-                await self._round()
+                await self.round()
             except GatewayError as error:
                 log.warning("housekeeping: %s", error)
             await asyncio.sleep(_EVERY)
 
-    async def _round(self) -> None:
+    async def round(self) -> None:
         await self._clock.raise_floor(self._store)
         before = self._clock.now() - _CODES_KEPT
         await self._store.write(lambda tx: tx.codes.purge(before))

@@ -79,11 +79,11 @@ class LinkKeeper:
         async with self._lock:
             if self._link.status().state is LinkState.CONNECTED:
                 return None
-            credential = await self._live()
-            if credential is None:
-                await self._link.close()
-                return _LAST.total_seconds()
             try:
+                credential = await self._live()
+                if credential is None:
+                    await self._link.close()
+                    return _LAST.total_seconds()
                 await self._link.connect(credential)
             except GatewayError as error:
                 longest = _LAST_REFUSED if isinstance(error, HubRefused) else _LAST

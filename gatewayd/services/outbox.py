@@ -39,12 +39,13 @@ class Outbox:
     async def run(self) -> None:
         while True:
             try:
-                await self._round()
+                await self.round()
             except GatewayError as error:
                 log.error("outbox: %s", error)
             await self._alarm.sleep(_LONGEST_SLEEP)
 
-    async def _round(self) -> None:
+    async def round(self) -> None:
+        """Send what is due, as long as the link is up."""
         while self._link.status().state is LinkState.CONNECTED:
             now = self._clock.now()
             messages = await self._store.read(lambda tx, now=now: tx.outbox.unsent(now))  # type: ignore[misc]

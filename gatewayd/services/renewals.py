@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from dataclasses import replace
@@ -12,7 +13,7 @@ from ..core.model import Credential, CredentialState, Device, DeviceState, KeyAl
 from ..errors import GatewayError
 from ..store.base import Store, Tx
 from .clock import Clock
-from .credentials import CredentialEngine
+from .credentials import CredentialEngine, Driven
 from .events import Alarm
 
 log = logging.getLogger(__name__)
@@ -64,28 +65,31 @@ class Renewals:
         while True:
             wait = _LONGEST_SLEEP
             try:
-                wait = await self._round()
+                wait = await self.round()
             except GatewayError as error:
                 log.error("renewals: %s", error)
             await self._alarm.sleep(wait)
 
-    async def _round(self) -> float:
+    async def round(self) -> float:
         """Start what is due. Returns the seconds until something is due again."""
         if not self._clock.sane():
             return _WAIT_FOR_TIME
         now = self._clock.now()
         await self._store.write(lambda tx: self._begin_due(tx, now))
         unfinished, moment = await self._store.read(
-            lambda tx: (tx.credentials.unfinished(now), tx.credentials.next_moment())
+            lambda tx: (tx.credentials.unfinished(now), tx.credentials.next_moment(after=now))
         )
-        for credential in unfinished[: max(_AT_ONCE - self._engine.running, 0)]:
-            task = self._engine.start(credential.device_id, credential.generation)
-            task.add_done_callback(lambda _: self._alarm.ring())
+        waiting = [each for each in unfinished if not self._engine.drives(each.device_id, each.generation)]
+        for credential in waiting[: max(_AT_ONCE - self._engine.running, 0)]:
+            self._engine.start(credential.device_id, credential.generation).add_done_callback(self._driven)
         if moment is None:
             return _LONGEST_SLEEP
-        if moment <= now:  # under way already, or more than may run at once: a finished drive rings
-            return _LONGEST_SLEEP if self._engine.running else 1.0
         return min((moment - now).total_seconds(), _LONGEST_SLEEP)
+
+    def _driven(self, task: asyncio.Task[Driven]) -> None:
+        """There may be room for another now. Not after a broken disk, or it would be tried without a pause."""
+        if not task.cancelled() and task.exception() is None:
+            self._alarm.ring()
 
     def _begin_due(self, tx: Tx, now: datetime) -> None:
         for current in tx.credentials.due(now):

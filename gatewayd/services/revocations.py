@@ -67,12 +67,13 @@ class Revocations:
         while True:
             wait = _LONGEST_SLEEP
             try:
-                wait = await self._round()
+                wait = await self.round()
             except GatewayError as error:
                 log.error("revocations: %s", error)
             await self._alarm.sleep(wait)
 
-    async def _round(self) -> float:
+    async def round(self) -> float:
+        """Start to carry what is due. Returns the seconds until something is due again."""
         now = self._clock.now()
         moments: list[datetime] = []
         for revocation in await self._store.read(lambda tx: tx.revocations.open()):

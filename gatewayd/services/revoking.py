@@ -39,6 +39,7 @@ def revoke_device(tx: Tx, device_id: str, reason: RevocationReason, who: str, no
         if credential.state in lifecycle.IN_PROGRESS or credential.state is CredentialState.REVOKED:
             continue
         if credential.certificate is None and credential.state in lifecycle.UNFINISHED:
+            tx.credentials.put(replace(credential, next_attempt_at=None))  # to be wound up now
             continue
         if credential.not_after is None or credential.not_after <= now:
             continue

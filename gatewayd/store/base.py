@@ -63,8 +63,8 @@ class Credentials(Protocol):
     def due(self, now: datetime, limit: int = 100) -> list[Credential]:
         """CURRENT, with renew_at not after now. Costs the same with 100 and with 100,000 records (partial index)."""
 
-    def next_moment(self) -> datetime | None:
-        """The earliest renew_at (of CURRENT) or next_attempt_at (of unfinished)."""
+    def next_moment(self, after: datetime) -> datetime | None:
+        """The earliest renew_at (of CURRENT) or next_attempt_at (of unfinished) that is yet to come."""
 
     def add(self, credential: Credential) -> None:
         """Raises Internal when this generation exists: it is never overwritten."""

@@ -58,11 +58,12 @@ UNFINISHED = f"""
     ORDER BY created_at, credentials.rowid
 """
 NEXT_RENEWAL = f"""
-    SELECT renew_at FROM credentials INDEXED BY credentials_due WHERE {_IS_DUE} ORDER BY renew_at LIMIT 1
+    SELECT renew_at FROM credentials INDEXED BY credentials_due
+    WHERE {_IS_DUE} AND renew_at > ? ORDER BY renew_at LIMIT 1
 """
 NEXT_ATTEMPT = f"""
     SELECT next_attempt_at FROM credentials INDEXED BY credentials_unfinished
-    WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > 0 ORDER BY ifnull(next_attempt_at, 0) LIMIT 1
+    WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > ? ORDER BY ifnull(next_attempt_at, 0) LIMIT 1
 """
 
 
@@ -110,8 +111,8 @@ class CredentialRows:
         """Longest due first."""
         return self._many(DUE, stamp(now), limit)
 
-    def next_moment(self) -> datetime | None:
-        rows = (self._connection.execute(query).fetchone() for query in (NEXT_RENEWAL, NEXT_ATTEMPT))
+    def next_moment(self, after: datetime) -> datetime | None:
+        rows = (self._connection.execute(query, (stamp(after),)).fetchone() for query in (NEXT_RENEWAL, NEXT_ATTEMPT))
         return moment(min((row[0] for row in rows if row is not None), default=None))
 
     def add(self, credential: Credential) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
@@ -20,10 +20,11 @@ def now() -> datetime:
 
 
 class Authority:
-    """Fresh keys and certificates for each instance."""
+    """Fresh keys and certificates for each instance; ``clock`` says when it is."""
 
-    def __init__(self, name: str = "Test") -> None:
+    def __init__(self, name: str = "Test", clock: Callable[[], datetime] = now) -> None:
         self._name = name
+        self._now = clock
         self._root_key = ec.generate_private_key(ec.SECP256R1())
         self._issuing_key = ec.generate_private_key(ec.SECP256R1())
 
@@ -52,7 +53,7 @@ class Authority:
         extra: Iterable[tuple[x509.ExtensionType, bool]] = (),
     ) -> x509.Certificate:
         """A certificate by the issuing CA; ``starts`` counts from now, ``lasts`` from the start."""
-        begin = now() + starts
+        begin = self._now() + starts
         builder = (
             x509.CertificateBuilder()
             .subject_name(_subject(device_id))
@@ -82,8 +83,8 @@ class Authority:
             .issuer_name(_subject(issuer))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now() - timedelta(days=1))
-            .not_valid_after(now() + timedelta(days=365))
+            .not_valid_before(self._now() - timedelta(days=1))
+            .not_valid_after(self._now() + timedelta(days=3650))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=depth if ca else None), critical=True)
             .sign(self._root_key, hashes.SHA256())
         )

@@ -9,7 +9,15 @@ from statistics import mean
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.core.renewal import RETRY_FIRST, RETRY_LAST, RenewalPolicy, is_emergency, renew_at, retry_at
+from gatewayd.core.renewal import (
+    RETRY_EXPIRED,
+    RETRY_FIRST,
+    RETRY_LAST,
+    RenewalPolicy,
+    is_emergency,
+    renew_at,
+    retry_at,
+)
 
 POLICY = RenewalPolicy()
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -62,7 +70,7 @@ def test_a_retry_is_between_a_second_and_six_hours_away(now: datetime, attempts:
     assert SECOND <= retry_at(now, attempts, dice) - now <= RETRY_LAST
 
 
-@given(STARTS, ATTEMPTS, DICE, st.timedeltas(timedelta(days=-400), timedelta(days=400)))
+@given(STARTS, ATTEMPTS, DICE, st.timedeltas(SECOND, timedelta(days=400)))
 def test_the_nearer_the_end_the_more_often(now: datetime, attempts: int, dice: float, left: timedelta) -> None:
     wait = retry_at(now, attempts, dice, not_after=now + left) - now
     assert SECOND <= wait <= max(left / 10, SECOND)
@@ -92,5 +100,9 @@ def test_the_first_retry_is_soon_and_the_waits_double_on_average() -> None:
     assert waits[-1] <= RETRY_LAST.total_seconds()
 
 
-def test_an_expired_certificate_is_still_worth_trying() -> None:
-    assert retry_at(START, 5, 0.5, not_after=START - timedelta(days=25)) == START + SECOND
+@given(ATTEMPTS, DICE, st.timedeltas(timedelta(), timedelta(days=400)))
+def test_an_expired_certificate_is_still_worth_trying_but_no_busy_loop(
+    attempts: int, dice: float, ago: timedelta
+) -> None:
+    assert SECOND <= retry_at(START, attempts, dice, not_after=START - ago) - START <= RETRY_EXPIRED
+    assert retry_at(START, 99, 0.5, not_after=START - ago) - START == RETRY_EXPIRED / 2

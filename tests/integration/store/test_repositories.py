@@ -97,7 +97,7 @@ async def test_due_and_unfinished_and_the_next_moment(store: SqliteStore) -> Non
     refused = replace(credential("leaf-2", 2, CredentialState.REJECTED), next_attempt_at=NOW)
 
     def work(tx: Tx) -> None:
-        assert tx.credentials.next_moment() is None
+        assert tx.credentials.next_moment(NOW) is None
         for i in range(3):
             tx.devices.add(device(f"leaf-{i}"))
         for each in (soon, later, unplanned, fresh, backing_off, refused):
@@ -112,11 +112,12 @@ async def test_due_and_unfinished_and_the_next_moment(store: SqliteStore) -> Non
         assert tx.credentials.due(NOW + 9 * MINUTE, limit=1) == [soon]
         assert tx.credentials.unfinished(NOW) == [fresh]
         assert tx.credentials.unfinished(NOW + 2 * MINUTE) == [backing_off, fresh]
-        assert tx.credentials.next_moment() == NOW + MINUTE
+        assert tx.credentials.next_moment(NOW) == NOW + MINUTE
+        assert tx.credentials.next_moment(NOW + MINUTE) == NOW + 2 * MINUTE
 
     await store.read(look)
     await store.write(lambda tx: tx.credentials.put(replace(soon, state=CredentialState.PREVIOUS)))
-    assert await store.read(lambda tx: tx.credentials.next_moment()) == NOW + 2 * MINUTE
+    assert await store.read(lambda tx: tx.credentials.next_moment(NOW)) == NOW + 2 * MINUTE
 
 
 async def test_the_chain_that_all_share_is_kept_once(store: SqliteStore, path: Path) -> None:

@@ -1,0 +1,262 @@
+"""The services on the real store with fakes behind them, as daemon.py composes them; without their endless loops.
+
+``settle`` takes what is due one look further until nothing is. ``restart`` is a crash and a new start on the same
+state: nothing but the store, the token and the world outside survives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from gatewayd.core.enrollment import EnrollmentRequest, Operation
+from gatewayd.core.model import Credential, Device, DeviceKind, DeviceState, KeyAlgorithm, Revocation, San
+from gatewayd.core.renewal import RenewalPolicy
+from gatewayd.pki import csr
+from gatewayd.services.anchors import Anchors
+from gatewayd.services.credentials import CredentialEngine
+from gatewayd.services.enrollments import Enrollments
+from gatewayd.services.events import Events
+from gatewayd.services.health import Health
+from gatewayd.services.link import LinkKeeper
+from gatewayd.services.operations import Operations
+from gatewayd.services.outbox import Outbox
+from gatewayd.services.registrar import Registrar
+from gatewayd.services.renewals import Renewals
+from gatewayd.services.revocations import Revocations
+from gatewayd.services.status import StatusReader
+from gatewayd.services.steps import GatewaySteps, LeafSteps
+from gatewayd.store.base import Tx
+from gatewayd.store.database import SqliteStore
+from gatewayd.upstream.base import LinkCredential
+from tests.support.fakes import FakeClock, FakeIssuer, FakeKeyStore, FakeLink, FakeRegistry, FakeTokens
+
+T = TypeVar("T")
+
+GATEWAY = "gw-1"
+LEAF = "leaf-1"
+POLICY = RenewalPolicy()
+
+
+class Someone:
+    """Who calls an operation."""
+
+    uid = 1000
+
+
+class Plant:
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "gatewayd.db"
+        self.clock = FakeClock()
+        self.keys = FakeKeyStore(self.clock)
+        self.issuer = FakeIssuer(self.clock)
+        self.bootstrap_issuer = FakeIssuer(self.clock)
+        """The same CA, seen with a person's token."""
+        self.bootstrap_issuer.authority = self.issuer.authority
+        self.bootstrap_issuer.minted = self.issuer.minted
+        self.registry = FakeRegistry()
+        self.link = FakeLink(self.registry, GATEWAY, self.clock)
+        self.tokens = FakeTokens()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        await self.write(
+            lambda tx: tx.devices.add(
+                Device(GATEWAY, DeviceKind.GATEWAY, self.clock.now(), sans=(San.parse("dns:gw"),))
+            )
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        self.store = SqliteStore(self._path)
+        await self.store.open()
+        self.events = Events()
+        self.health = Health(self.clock)
+        self.anchors = Anchors(self.store, None)
+        await self.anchors.load()
+        common: dict[str, Any] = {"store": self.store, "clock": self.clock}
+        ports: dict[str, Any] = common | {"health": self.health, "issuer": self.issuer, "registry": self.registry}
+        self.keeper = LinkKeeper(link=self.link, live=self.live, clock=self.clock)
+        self.steps = GatewaySteps(
+            **ports,
+            anchors=self.anchors,
+            keys=self.keys,
+            link=self.keeper,
+            client_context=lambda _: ssl.create_default_context(),
+            lifetime=timedelta(days=30),
+        )
+        leaf_steps = LeafSteps(**ports, anchors=self.anchors, lifetime=timedelta(days=30))
+        self.engine = CredentialEngine(
+            **common,
+            events=self.events,
+            policy=POLICY,
+            steps={DeviceKind.GATEWAY: self.steps, DeviceKind.LEAF: leaf_steps},
+        )
+        self.renewals = Renewals(**common, engine=self.engine, algorithm=KeyAlgorithm.EC_P256)
+        self.revocations = Revocations(**ports, events=self.events, gateway_id=GATEWAY)
+        self.outbox = Outbox(**common, events=self.events, link=self.link)
+        self.enrollments = Enrollments(
+            **common,
+            events=self.events,
+            engine=self.engine,
+            policy=POLICY,
+            anchors=self.anchors.known,
+            answer_within=5,
+        )
+        self.registrar = Registrar(
+            **common, keys=self.keys, device_id=GATEWAY, make_tokens=lambda key, certificate: self.tokens
+        )
+        self.reader = StatusReader(
+            **common,
+            keys=self.keys,
+            link=self.link,
+            health=self.health,
+            gateway_id=GATEWAY,
+            issuer_name="ezca",
+            issuer_url="https://ezca.example",
+            hub_host="hub.example",
+            est_url=lambda: "https://gw:8443",
+        )
+        self.operations = Operations(
+            **common,
+            events=self.events,
+            keys=self.keys,
+            engine=self.engine,
+            steps=self.steps,
+            registrar=self.registrar,
+            reader=self.reader,
+            bootstrap_issuer=lambda token: self.bootstrap_issuer,
+            gateway_id=GATEWAY,
+            algorithm=KeyAlgorithm.EC_P256,
+            code_lifetime=86400,
+            ring=lambda: None,
+        )
+
+    async def stop(self) -> None:
+        """As a crash does: whatever is under way ends where it is."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self.link.drop()
+        await self.store.close()
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    # --- going on --------------------------------------------------------------------------------
+
+    async def idle(self, within: float = 10) -> None:
+        """Until no task runs any more."""
+        async with asyncio.timeout(within):
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others)
+
+    async def settle(self) -> None:
+        """All that is due now, and what becomes due by it."""
+        for _ in range(4):
+            await self.renewals.round()
+            await self.idle()
+            await self.revocations.round()
+            await self.idle()
+            await self.outbox.round()
+
+    async def pass_time(self, **by: float) -> None:
+        self.clock.advance(**by)
+        await self.settle()
+
+    # --- what people and leaves do ---------------------------------------------------------------
+
+    async def bootstrap(self) -> Credential:
+        """The gateway with its first certificate, connected."""
+        work = await self.operations.bootstrap(Someone(), "token")
+        await work(lambda step, state, detail="": None)
+        current = await self.current()
+        assert current is not None
+        return current
+
+    async def add_leaf(self, device_id: str = LEAF, sans: tuple[str, ...] = ()) -> str:
+        """A leaf's record; returns its code."""
+        shown = await self.operations.device_add(Someone(), device_id, list(sans), 0)
+        return str(shown["code"])
+
+    async def revoke(self, device_id: str = LEAF) -> None:
+        await self.operations.revoke(Someone(), device_id, "keyCompromise")
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        return await self.store.read(work)
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        return await self.store.write(work)
+
+    async def device(self, device_id: str = GATEWAY) -> Device:
+        device = await self.read(lambda tx: tx.devices.get(device_id))
+        assert device is not None
+        return device
+
+    async def current(self, device_id: str = GATEWAY) -> Credential | None:
+        return await self.read(lambda tx: tx.credentials.current(device_id))
+
+    async def credentials(self, device_id: str = GATEWAY) -> list[Credential]:
+        return await self.read(lambda tx: tx.credentials.all(device_id))
+
+    async def newest(self, device_id: str = GATEWAY) -> Credential:
+        return (await self.credentials(device_id))[-1]
+
+    async def all_revocations(self, device_id: str | None = None) -> list[Revocation]:
+        return await self.read(lambda tx: tx.revocations.all(device_id))
+
+    async def live(self) -> LinkCredential | None:
+        device = await self.device()
+        return None if device.state is DeviceState.REVOKED else await self.steps.live(device)
+
+    async def on_record(self) -> set[str]:
+        """The serials of all certificates that the store knows of."""
+        return await self.read(
+            lambda tx: {
+                each.serial
+                for device in tx.devices.all()
+                for each in tx.credentials.all(device.device_id)
+                if each.serial
+            }
+        )
+
+
+def request(
+    code: str | None = None,
+    *,
+    device_id: str = LEAF,
+    common_name: str | None = None,
+    sans: tuple[str, ...] = (),
+    key: ec.EllipticCurvePrivateKey | None = None,
+    certificate: bytes | None = None,
+    operation: Operation | None = None,
+) -> EnrollmentRequest:
+    """What the EST server makes of a leaf's request."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    facts = csr.read(csr.build(key, common_name or device_id, tuple(San.parse(each) for each in sans)))
+    return EnrollmentRequest(
+        operation or (Operation.REENROLL if certificate else Operation.ENROLL),
+        facts,
+        (device_id, code) if code is not None else None,
+        certificate,
+        "192.0.2.7",
+    )
+
+
+__all__ = ["GATEWAY", "LEAF", "Plant", "Someone", "request"]
