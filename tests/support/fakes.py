@@ -190,13 +190,24 @@ class FakeRegistry:
         self.identities: dict[str, HubIdentity] = {}
         self._etag = 0
 
-    def write(self, device_id: str, *, enabled: bool, reason: str = "") -> HubIdentity:
+    def write(self, device_id: str, *, enabled: bool, reason: str = "", parent: str = "") -> HubIdentity:
         """What an administrator does in the portal."""
         self._etag += 1
-        self.identities[device_id] = HubIdentity(
-            device_id, str(self._etag), "1", enabled, reason, "certificateAuthority", None, None, {}
+        identity = HubIdentity(
+            device_id=device_id,
+            etag=str(self._etag),
+            generation_id="1",
+            enabled=enabled,
+            status_reason=reason,
+            authentication_type="certificateAuthority",
+            primary_thumbprint=None,
+            secondary_thumbprint=None,
+            scope=f"ms-azure-iot-edge://{device_id}-1",
+            parents=(parent,) if parent else (),
+            raw={},
         )
-        return self.identities[device_id]
+        self.identities[device_id] = identity
+        return identity
 
     def enabled(self, device_id: str) -> bool | None:
         """None: there is no such identity."""
@@ -206,9 +217,9 @@ class FakeRegistry:
         async with self.faults.around("get"):
             return self.identities.get(device_id)
 
-    async def ensure(self, device_id: str) -> HubIdentity:
+    async def ensure(self, device_id: str, *, parent: str = "", edge: bool = False) -> HubIdentity:
         async with self.faults.around("ensure"):
-            return self.identities.get(device_id) or self.write(device_id, enabled=True)
+            return self.identities.get(device_id) or self.write(device_id, enabled=True, parent=parent)
 
     async def disable(self, device_id: str, reason: str) -> HubIdentity | None:
         async with self.faults.around("disable"):
