@@ -36,7 +36,7 @@ SPY = Path("/usr/lib/x86_64-linux-gnu/pkcs11-spy.so")
 PIN = "tiny-test-pin"
 LABEL = "gatewayd-test"
 
-_INIT = """
+INIT = """
 import json, sys
 from pathlib import Path
 from gatewayd.keys.pin import Pin
@@ -82,7 +82,7 @@ class SoftHsm:
         command = ["pkcs11-tool", "--module", str(self.module), "--token-label", self.label, *arguments]
         if not login:
             return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout
-        return _in_terminal([*command, "--login"], self.env, self.pin_text, timeout)
+        return in_terminal([*command, "--login"], self.env, self.pin_text, timeout)
 
     def prepare(self) -> None:
         """The directories and the configuration, without a token."""
@@ -97,7 +97,7 @@ def create(directory: Path, label: str = LABEL) -> SoftHsm:
     hsm = SoftHsm(directory, label)
     hsm.prepare()
     asked = json.dumps({"module": str(hsm.module), "label": label, "pin": hsm.pin_text})
-    subprocess.run([sys.executable, "-c", _INIT], env=hsm.env, input=asked, text=True, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", INIT], env=hsm.env, input=asked, text=True, check=True, timeout=30)
     return hsm
 
 
@@ -124,7 +124,7 @@ def finalize(module: Path = MODULE) -> None:
     lib.finalize()
 
 
-def _in_terminal(command: list[str], env: Mapping[str, str], pin: str, timeout: float) -> str:
+def in_terminal(command: list[str], env: Mapping[str, str], pin: str, timeout: float) -> str:
     """Run a command that asks for a PIN at a terminal, and answer; what it wrote after that."""
     controller, terminal = pty.openpty()
     try:
