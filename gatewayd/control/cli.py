@@ -328,7 +328,3 @@ def main() -> int:
         return INTERRUPTED
     except Exception as error:
         return _fail(app, Internal(f"gatewayctl met an unexpected error ({type(error).__name__}: {error})"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -140,14 +140,15 @@ class Jobs:
                 f"{job.kind} of {job.device_id} met an unexpected error; gatewayd's log has the details"
             )
         await asyncio.sleep(0)  # let the steps reported last come before the end
-        del self._tasks[job.number]
+        if self._tasks.pop(job.number, None) is None:
+            return  # it had to make room
         job.state = JobState.FAILED if job.error else JobState.DONE
         job.finished_at = self._now()
         self._expiries[job.number] = loop.call_later(self._kept, self._remove, job)
         self._watcher.job_finished(job)
 
     def _progress(self, job: Job, step: Step) -> None:
-        if job.state is JobState.RUNNING and (step.step in job.steps or len(job.steps) < MAX_STEPS):
+        if job.number in self._tasks and (step.step in job.steps or len(job.steps) < MAX_STEPS):
             job.steps[step.step] = step
             self._watcher.job_progressed(job, step)
 

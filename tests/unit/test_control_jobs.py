@@ -120,3 +120,24 @@ async def test_when_full_finished_jobs_make_room_first_then_the_oldest_running()
     assert [job.number for job in jobs.all()] == [3, 4]
     await jobs.stop()
     assert jobs.all() == []
+
+
+async def test_a_job_that_made_room_is_not_heard_of_again() -> None:
+    reports: list[Progress] = []
+
+    async def stubborn(progress: Progress) -> Data:
+        reports.append(progress)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            progress("late", "done")
+        return {}
+
+    watcher = Watcher()
+    jobs = Jobs(watcher, limit=1)
+    jobs.start("revoke", "leaf-1", stubborn)
+    await asyncio.sleep(0)
+    await settle(jobs.start("renew", "gw-1", at_once))
+    reports[0]("later", "done")
+    await asyncio.sleep(0.01)
+    assert watcher.heard == [("added", 1), ("removed", 1), ("added", 2), ("only", "done"), ("finished", 2, "done")]

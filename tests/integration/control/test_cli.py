@@ -17,7 +17,7 @@ from tests.support.bus import Bus, as_user
 from tests.support.control_daemon import Daemon
 from tests.support.fake_operations import PEM
 
-GATEWAYCTL = [sys.executable, "-m", "gatewayd.control.cli"]
+GATEWAYCTL = [sys.executable, "-m", "gatewayd.control"]
 ENVIRONMENT = {**os.environ, "TZ": "Europe/Berlin", "LC_ALL": "C.UTF-8"}
 
 
