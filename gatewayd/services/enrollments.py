@@ -20,7 +20,7 @@ from ..core import enrollment as rules
 from ..core import lifecycle
 from ..core.enrollment import Enrolled, EnrollmentRequest, Operation, Pending, Refusal
 from ..core.model import Credential, CredentialState, Device, DeviceState, JournalEntry
-from ..core.renewal import RenewalPolicy, renew_at
+from ..core.renewal import RenewalPolicy, renew_at, retry_at
 from ..errors import (
     CodeRefused,
     DeviceRevoked,
@@ -76,6 +76,7 @@ class Enrollments:
         return tuple(each.public_bytes(Encoding.DER) for each in known)
 
     async def enroll(self, request: EnrollmentRequest) -> Enrolled | Pending:
+        await self.anchors()  # without them no certificate could be judged
         now = self._clock.now()
         admission = await self._store.write(lambda tx: self._admit(tx, request, now))
         self._events.publish(*admission.entries)
@@ -97,7 +98,7 @@ class Enrollments:
             raise IssuerRejected(
                 f"The CA refused the certificate of {credential.device_id}.", device=credential.device_id
             )
-        if credential.state not in lifecycle.UNFINISHED:
+        if credential.state is CredentialState.REVOKED:
             raise DeviceRevoked(Refusal.REVOKED, device=credential.device_id)
         wait: float = _COME_BACK
         if credential.next_attempt_at is not None:
@@ -118,7 +119,26 @@ class Enrollments:
             raise TooManyRequests(
                 f"Another request of {device.device_id} is under way.", device=device.device_id, retry_after=_COME_BACK
             )
+        if request.peer_certificate is not None:
+            self._not_too_soon(tx, device, now)
         return self._write_down(tx, device, request, now)
+
+    def _not_too_soon(self, tx: Tx, device: Device, now: datetime) -> None:
+        """A leaf whose renewal the CA has refused asks again and again, each time for a new key perhaps: the CA is
+        asked later and later. A code is different: behind it is a person who has seen to it."""
+        rejected = 0
+        latest: datetime | None = None
+        for each in reversed(tx.credentials.all(device.device_id)):
+            if each.state is not CredentialState.REJECTED:
+                break
+            rejected += 1
+            latest = latest or each.updated_at
+        if latest is not None and now < (again := retry_at(latest, rejected, 1.0)):
+            raise IssuerRejected(
+                f"The CA refused the certificate of {device.device_id}; it is asked again later.",
+                device=device.device_id,
+                retry_after=(again - now).total_seconds(),
+            )
 
     def _who(self, tx: Tx, request: EnrollmentRequest, now: datetime) -> Device:
         """The device that has proved itself: by its present certificate, or by a one-time code."""
@@ -158,9 +178,9 @@ class Enrollments:
         for each in reversed(tx.credentials.all(device.device_id)):
             if each.public_key_sha256 != request.csr.public_key_sha256:
                 continue
-            if each.state is CredentialState.CURRENT and self._is_due(each, now):
-                return None
-            if each.state in lifecycle.UNFINISHED or each.state in lifecycle.USABLE:
+            if each.state in lifecycle.USABLE:
+                return None if self._is_due(each, now) else each
+            if each.state in lifecycle.UNFINISHED:
                 return each
             return each if each.state is CredentialState.REJECTED and request.peer_certificate is None else None
         return None

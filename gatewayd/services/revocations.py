@@ -149,9 +149,6 @@ class Revocations:
             assert fresh is not None
             progress = dict(fresh.progress)
             progress[milestone] = change(progress.get(milestone, MilestoneProgress()), now)
-            if milestone is Milestone.VERIFIED and outcome == "failed" and detail.startswith(HubRejected.name()):
-                # Somebody enabled it again: disable it again before the next look.
-                progress.pop(Milestone.DISABLED, None)
             tx.revocations.put(replace(fresh, progress=progress))
             entry = JournalEntry(now, fresh.device_id, DAEMON, str(milestone), outcome, detail)
             tx.journal.append(entry)
@@ -179,6 +176,14 @@ class Revocations:
         return "no such identity in the hub" if identity is None else f"etag {identity.etag}"
 
     async def _verify(self, revocation: Revocation) -> str:
+        try:
+            return await self._look(revocation)
+        except HubRejected:
+            # Somebody has enabled it again. What is done stays done, so it is seen to here.
+            await self._disable(revocation)
+            return await self._look(revocation)
+
+    async def _look(self, revocation: Revocation) -> str:
         with self._health.watch(self._health.registry):
             identity = await self._registry.get(revocation.device_id)
         if identity is None:

@@ -1,0 +1,179 @@
+"""A revocation goes on to *verified* whatever fails on the way, and nobody's absence holds up the others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gatewayd.core.model import CredentialState as S
+from gatewayd.core.model import DeviceState, Milestone, Revocation
+from gatewayd.core.revocation import is_closed, is_done
+from gatewayd.errors import GatewayError, HubThrottled, HubUnreachable, IssuerUnreachable, RegistrarRefused
+from tests.support.plant import GATEWAY, LEAF, Plant, Someone, request
+
+
+@pytest.fixture
+async def plant(tmp_path: Path) -> AsyncIterator[Plant]:
+    """With an enrolled leaf."""
+    async with Plant(tmp_path) as plant:
+        plant.registry.write(GATEWAY, enabled=True)
+        await plant.bootstrap()
+        await plant.enrollments.enroll(request(await plant.add_leaf()))
+        yield plant
+
+
+async def the_one(plant: Plant, device_id: str = LEAF) -> Revocation:
+    (revocation,) = await plant.all_revocations(device_id)
+    return revocation
+
+
+def missing(revocation: Revocation) -> set[Milestone]:
+    return {milestone for milestone in Milestone if not is_done(revocation, milestone)}
+
+
+async def test_from_known_to_verified_with_its_evidence(plant: Plant) -> None:
+    current = await plant.current(LEAF)
+    assert current is not None
+    await plant.revoke()
+    device = await plant.device(LEAF)
+    assert device.state is DeviceState.REVOKED  # at once, before anybody was asked
+    await plant.settle()
+    revocation = await the_one(plant)
+    assert is_closed(revocation)
+    assert revocation.serial == current.serial
+    assert all(revocation.progress[milestone].evidence for milestone in Milestone)
+    assert set(plant.issuer.revoked) == {current.serial}
+    assert plant.registry.enabled(LEAF) is False
+    ((key, kind, body),) = [each for each in plant.link.sent if each[1] == "revocation"]
+    assert (kind, body["serial"], body["reason"]) == ("revocation", current.serial, "keyCompromise")
+    assert key in str(revocation.progress[Milestone.REPORTED].evidence)
+
+
+AWAY = [
+    ("issuer", "revoke", IssuerUnreachable("away"), {Milestone.REVOKED_AT_CA}),
+    ("issuer", "revoke", RegistrarRefused("not known"), {Milestone.REVOKED_AT_CA}),
+    ("issuer", "revoke", RuntimeError("a defect of ours"), {Milestone.REVOKED_AT_CA}),
+    ("registry", "disable", HubUnreachable("away"), {Milestone.DISABLED, Milestone.VERIFIED}),
+    ("registry", "disable", HubThrottled("429", retry_after=10), {Milestone.DISABLED, Milestone.VERIFIED}),
+    ("registry", "get", HubUnreachable("away"), {Milestone.VERIFIED}),
+    ("link", "send", HubUnreachable("no PUBACK"), {Milestone.REPORTED}),
+]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("where", "call", "error", "held"), AWAY)
+async def test_who_is_away_holds_up_only_what_is_his(
+    plant: Plant, where: str, call: str, error: Exception, held: set[Milestone], after: bool
+) -> None:
+    await plant.settle()  # what enrolling has to tell is told
+    port = {"issuer": plant.issuer, "registry": plant.registry, "link": plant.link}[where]
+    port.faults.fail(call, error, after=after, times=3)
+    await plant.revoke()
+    await plant.settle()
+    revocation = await the_one(plant)
+    assert missing(revocation) == held
+    first = next(each for each in Milestone if each in held)
+    if first is not Milestone.REPORTED:  # the outbox keeps that record
+        progress = revocation.progress[first]
+        name = error.name() if isinstance(error, GatewayError) else "Internal"
+        assert progress.attempts == 1
+        assert progress.next_attempt_at is not None
+        assert str(progress.last_error).startswith(f"{name}: ")
+    asked = port.faults.count(call)
+    await plant.settle()
+    assert port.faults.count(call) == asked  # not before its time
+    for _ in range(3):
+        await plant.pass_time(minutes=11)
+    assert is_closed(await the_one(plant))
+    assert plant.registry.enabled(LEAF) is False
+
+
+@pytest.mark.parametrize("call", ["revoke", "disable", "get"])
+@pytest.mark.parametrize("after", [False, True])
+async def test_after_a_crash_it_goes_on_at_once(plant: Plant, call: str, after: bool) -> None:
+    hold = (plant.issuer if call == "revoke" else plant.registry).faults.hold(call, after=after)
+    await plant.revoke()
+    await plant.revocations.round()
+    await hold.reached.wait()
+    await plant.restart()
+    plant.link.faults.mend()
+    live = await plant.live()
+    assert live is not None
+    await plant.keeper.switch(live)
+    await plant.settle()
+    assert is_closed(await the_one(plant))
+    assert plant.registry.enabled(LEAF) is False
+
+
+async def test_enabled_again_between_disabling_and_looking_it_is_disabled_once_more(plant: Plant) -> None:
+    hold = plant.registry.faults.hold("get")
+    await plant.revoke()
+    await plant.revocations.round()
+    await hold.reached.wait()
+    plant.registry.write(LEAF, enabled=True)
+    hold.released.set()
+    await plant.settle()
+    assert is_closed(await the_one(plant))
+    assert plant.registry.enabled(LEAF) is False
+
+
+async def test_disabled_by_the_cas_own_link_first_it_is_left_as_it_is(plant: Plant) -> None:
+    plant.registry.write(LEAF, enabled=False, reason="certificate revoked at EZCA")
+    await plant.revoke()
+    await plant.settle()
+    assert is_closed(await the_one(plant))
+    assert plant.registry.identities[LEAF].status_reason == "certificate revoked at EZCA"
+
+
+async def test_a_device_without_identity_in_the_hub_is_as_good_as_disabled(plant: Plant) -> None:
+    del plant.registry.identities[LEAF]
+    await plant.revoke()
+    await plant.settle()
+    assert is_closed(await the_one(plant))
+    assert plant.registry.enabled(LEAF) is None
+
+
+async def test_the_gateway_reports_its_own_revocation_before_it_is_disabled(plant: Plant) -> None:
+    await plant.settle()
+    plant.link.faults.fail("send", HubUnreachable("no PUBACK"))
+    await plant.revoke(GATEWAY)
+    await plant.settle()
+    assert plant.registry.enabled(GATEWAY)
+    await plant.pass_time(minutes=2)
+    assert [kind for _, kind, _ in plant.link.sent][-1] == "revocation"
+    assert plant.registry.enabled(GATEWAY) is False
+    assert is_closed(await the_one(plant, GATEWAY))
+
+
+async def test_every_certificate_that_still_works_is_revoked_and_no_other(plant: Plant) -> None:
+    """The present one and the one before; not what has expired, which the CA would refuse to hear about."""
+    plant.clock.advance(days=1)
+    current = await plant.current(LEAF)
+    assert current is not None
+    await plant.enrollments.enroll(request(certificate=current.certificate))
+    await plant.revoke()
+    await plant.settle()
+    assert [each.state for each in await plant.credentials(LEAF)] == [S.REVOKED, S.REVOKED]
+    assert len(await plant.all_revocations(LEAF)) == 2
+    assert set(plant.issuer.revoked) == {each.serial for each in await plant.credentials(LEAF)}
+
+    await plant.enrollments.enroll(request(await plant.add_leaf("leaf-2"), device_id="leaf-2"))
+    await plant.pass_time(days=31)
+    await plant.revoke("leaf-2")
+    await plant.settle()
+    assert not await plant.all_revocations("leaf-2")
+
+
+async def test_a_watching_administrator_sees_each_milestone_and_the_end(plant: Plant) -> None:
+    seen: list[tuple[str, str]] = []
+    work = await plant.operations.revoke(Someone(), LEAF, "keyCompromise")
+    await plant.settle()
+    await work(lambda step, state, detail="": seen.append((step, state)))  # also for one who comes late
+    assert ("revocation", "done") in seen
+    await plant.add_leaf("leaf-2")
+    never_enrolled = await plant.operations.revoke(Someone(), "leaf-2", "cessationOfOperation")
+    shown = await never_enrolled(lambda step, state, detail="": None)
+    assert shown["device"]["state"] == "revoked"
+    assert shown["revocations"] == []
