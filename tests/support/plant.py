@@ -36,7 +36,7 @@ from gatewayd.services.steps import GatewaySteps, LeafSteps
 from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
 from gatewayd.upstream.base import LinkCredential
-from tests.support.fakes import FakeClock, FakeIssuer, FakeKeyStore, FakeLink, FakeRegistry, FakeTokens
+from tests.support.fakes import FakeClock, FakeIssuer, FakeKeyStore, FakeLink, FakeRegistry, FakeTokens, Faults
 
 T = TypeVar("T")
 
@@ -195,6 +195,13 @@ class Plant:
 
     async def revoke(self, device_id: str = LEAF) -> None:
         await self.operations.revoke(Someone(), device_id, "keyCompromise")
+
+    def faults(self, port: str) -> Faults:
+        """Of ``keys``, ``issuer``, ``link`` or ``registry``."""
+        ports = {"keys": self.keys, "issuer": self.issuer, "link": self.link, "registry": self.registry}
+        faults = ports[port].faults
+        assert isinstance(faults, Faults)
+        return faults
 
     # --- looking ---------------------------------------------------------------------------------
 

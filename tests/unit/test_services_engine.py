@@ -23,7 +23,6 @@ from gatewayd.errors import (
     TokenBusy,
     TokenFault,
 )
-from tests.support.fakes import Faults
 from tests.support.plant import GATEWAY, LEAF, Plant, Someone, request
 
 UNCLEAR = IssuerUnreachable("No clear answer.")
@@ -47,16 +46,6 @@ async def enroll(plant: Plant) -> None:
     await plant.enrollments.enroll(request(await plant.add_leaf()))
 
 
-def port(plant: Plant, name: str) -> Faults:
-    ports: dict[str, Faults] = {
-        "keys": plant.keys.faults,
-        "issuer": plant.issuer.faults,
-        "link": plant.link.faults,
-        "registry": plant.registry.faults,
-    }
-    return ports[name]
-
-
 FAILURES = [
     ("keys", "generate", TokenFault("CKR_GENERAL_ERROR"), False),
     ("keys", "generate", TokenBusy("too much work"), True),
@@ -74,7 +63,7 @@ async def test_a_failed_step_of_the_gateway_leaves_the_present_one_alone_and_is_
     plant: Plant, where: str, call: str, error: Exception, after: bool
 ) -> None:
     present = await plant.bootstrap()
-    port(plant, where).fail(call, error, after=after)
+    plant.faults(where).fail(call, error, after=after)
     await renew(plant)
     assert await plant.current() == present
     assert plant.link.serial == present.serial
@@ -107,7 +96,7 @@ async def test_after_a_crash_in_any_step_a_restart_finishes_it_at_once(
     plant: Plant, where: str, call: str, after: bool
 ) -> None:
     present = await plant.bootstrap()
-    port(plant, where).fail(call, asyncio.CancelledError(), after=after)
+    plant.faults(where).fail(call, asyncio.CancelledError(), after=after)
     plant.clock.advance(days=1)
     await plant.operations.renew(Someone(), GATEWAY, "")
     await plant.renewals.round()
@@ -125,7 +114,7 @@ async def test_after_a_crash_in_any_step_a_restart_finishes_it_at_once(
 @pytest.mark.parametrize("after", [False, True])
 async def test_a_leafs_step_finishes_after_a_crash_with_one_certificate(plant: Plant, call: str, after: bool) -> None:
     await plant.bootstrap()
-    port(plant, "issuer" if call == "issue" else "registry").fail(call, asyncio.CancelledError(), after=after)
+    plant.faults("issuer" if call == "issue" else "registry").fail(call, asyncio.CancelledError(), after=after)
     with pytest.raises(asyncio.CancelledError):
         await enroll(plant)
     await plant.restart()

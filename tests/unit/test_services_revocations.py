@@ -68,8 +68,8 @@ async def test_who_is_away_holds_up_only_what_is_his(
     plant: Plant, where: str, call: str, error: Exception, held: set[Milestone], after: bool
 ) -> None:
     await plant.settle()  # what enrolling has to tell is told
-    port = {"issuer": plant.issuer, "registry": plant.registry, "link": plant.link}[where]
-    port.faults.fail(call, error, after=after, times=3)
+    faults = plant.faults(where)
+    faults.fail(call, error, after=after, times=3)
     await plant.revoke()
     await plant.settle()
     revocation = await the_one(plant)
@@ -81,9 +81,9 @@ async def test_who_is_away_holds_up_only_what_is_his(
         assert progress.attempts == 1
         assert progress.next_attempt_at is not None
         assert str(progress.last_error).startswith(f"{name}: ")
-    asked = port.faults.count(call)
+    asked = faults.count(call)
     await plant.settle()
-    assert port.faults.count(call) == asked  # not before its time
+    assert faults.count(call) == asked  # not before its time
     for _ in range(3):
         await plant.pass_time(minutes=11)
     assert is_closed(await the_one(plant))
