@@ -198,9 +198,7 @@ class Plant:
 
     def faults(self, port: str) -> Faults:
         """Of ``keys``, ``issuer``, ``link`` or ``registry``."""
-        ports = {"keys": self.keys, "issuer": self.issuer, "link": self.link, "registry": self.registry}
-        faults = ports[port].faults
-        assert isinstance(faults, Faults)
+        faults: Faults = getattr(self, port).faults
         return faults
 
     # --- looking ---------------------------------------------------------------------------------
