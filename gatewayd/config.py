@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.enrollment import DEVICE_ID
-from .core.model import KeyAlgorithm, San
+from .core.model import KeyAlgorithm, San, UpstreamWay
 from .errors import ConfigInvalid
 
 
@@ -88,6 +88,18 @@ class HubSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    way: UpstreamWay = UpstreamWay.REPORT
+    """How revoked devices are disabled in the hub: "report", "registry" or "ca" (docs/upstream.md)."""
+    fallback: UpstreamWay | None = None
+    """With "ca", and only there: the way ("report" or "registry") by which the outcome is looked at, and which is
+    gone when the CA's link has not disabled the device in time."""
+    deadline: float = 60.0
+    """Seconds after which a responder that has not answered is asked again, and after which the CA's link is not
+    waited for any longer."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrustSettings:
     bundle: Path | None = None
     """PEM anchors for TLS to the CA, Entra and the hub; absent: the system's."""
@@ -135,6 +147,7 @@ class Settings:
     entra: EntraSettings
     hub: HubSettings
     token: TokenSettings = field(default_factory=TokenSettings)
+    upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     trust: TrustSettings = field(default_factory=TrustSettings)
     est: EstSettings = field(default_factory=EstSettings)
     renewal: RenewalSettings = field(default_factory=RenewalSettings)
@@ -250,6 +263,7 @@ def _check(settings: Settings) -> None:
         ("ezca.timeout", settings.ezca.timeout, 0.1, 3600),
         ("entra.timeout", settings.entra.timeout, 0.1, 3600),
         ("hub.timeout", settings.hub.timeout, 0.1, 3600),
+        ("upstream.deadline", settings.upstream.deadline, 1, 86400),
         ("ezca.lifetime_days", settings.ezca.lifetime_days, 1, 36500),
         ("ezca.leaf_lifetime_days", settings.ezca.leaf_lifetime_days, 1, 36500),
         ("est.port", settings.est.port, 1, 65535),
@@ -259,5 +273,10 @@ def _check(settings: Settings) -> None:
     ):
         if not least <= number <= most:  # nan is outside, too
             raise ConfigInvalid(f"{where} must be from {least} to {most}, not {number}")
+    upstream = settings.upstream
+    if upstream.way is not UpstreamWay.CA and upstream.fallback is not None:
+        raise ConfigInvalid('upstream.fallback goes with upstream.way = "ca" only')
+    if upstream.way is UpstreamWay.CA and upstream.fallback not in (UpstreamWay.REPORT, UpstreamWay.REGISTRY):
+        raise ConfigInvalid('upstream.way = "ca" needs upstream.fallback = "report" or "registry"')
     if settings.log.level not in ("debug", "info", "warning", "error"):
         raise ConfigInvalid(f"log.level must be debug, info, warning or error, not {settings.log.level!r}")

@@ -13,7 +13,7 @@ import json
 import logging
 import signal
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -24,9 +24,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from .ca.base import TokenSource
 from .ca.ezca import EzcaIssuer
-from .config import Settings
+from .config import Settings, UpstreamSettings
 from .control.service import ControlService
-from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone
+from .core import revocation as table
+from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone, UpstreamWay
 from .core.renewal import RenewalPolicy
 from .errors import ConfigInvalid, GatewayError, Internal, NotBootstrapped
 from .keys import tls
@@ -40,11 +41,12 @@ from .services.anchors import Anchors
 from .services.clock import SystemClock
 from .services.credentials import CredentialEngine
 from .services.enrollments import Enrollments
-from .services.events import Events
+from .services.events import Alarm, Events
 from .services.health import Health
 from .services.housekeeping import Housekeeping
 from .services.link import LinkKeeper
 from .services.operations import FACTORY, Operations
+from .services.orders import Orders
 from .services.outbox import Outbox
 from .services.registrar import Registrar
 from .services.renewals import Renewals
@@ -55,15 +57,20 @@ from .services.twin import TwinReporter
 from .store.base import Tx
 from .store.database import SqliteStore
 from .systemd import notify
-from .upstream.base import LinkCredential
+from .upstream.answers import Answers
+from .upstream.base import LinkCredential, Way
 from .upstream.device import HubLink
 from .upstream.entra import EntraTokens, StaticToken
 from .upstream.registry import HubRegistry
+from .upstream.ways import CaWay, RegistryWay, ReportWay
 
 log = logging.getLogger(__name__)
 
 _TOKEN_RETRY = 10.0
 """Seconds between attempts to open a token that is not there yet."""
+_LONGEST_SLEEP = 3600.0
+_SETTLE = 0.2
+"""Seconds between two rounds of what is shown on the bus."""
 
 
 class Daemon:
@@ -91,6 +98,8 @@ class Daemon:
         bundle = settings.trust.bundle
         trust_pem = bundle.read_text() if bundle else None
         self._link = HubLink(settings.hub.host, self._id, tls.bind, trust_pem, settings.hub.timeout)
+        self._answers = Answers()
+        self._way = self._upstream_way(settings.upstream)
         self._issuer = self._ezca(self._registrar)
         self._keeper = LinkKeeper(link=self._link, live=self._live, clock=self._clock)
         self._gateway_steps = GatewaySteps(
@@ -99,7 +108,7 @@ class Daemon:
             health=self._health,
             issuer=self._issuer,
             anchors=self._anchors,
-            registry=self._registry,
+            way=self._way,
             keys=self._keys,
             link=self._keeper,
             client_context=self._client_context,
@@ -111,7 +120,7 @@ class Daemon:
             health=self._health,
             issuer=self._issuer,
             anchors=self._anchors,
-            registry=self._registry,
+            way=self._way,
             lifetime=timedelta(days=settings.ezca.leaf_lifetime_days),
         )
         renewal = settings.renewal
@@ -132,7 +141,7 @@ class Daemon:
             events=self._events,
             health=self._health,
             issuer=self._issuer,
-            registry=self._registry,
+            way=self._way,
             gateway_id=self._id,
         )
         self._outbox = Outbox(store=self._store, clock=self._clock, events=self._events, link=self._link)
@@ -176,6 +185,8 @@ class Daemon:
             ring=self._ring,
         )
         self._control = ControlService(operations, settings.control, self._id)
+        self._bus_alarm = Alarm()
+        self._orders = Orders(store=self._store, link=self._link, revoke=operations.revoke_for)
         self._background: set[asyncio.Task[None]] = set()
         self._died: BaseException | None = None
 
@@ -209,6 +220,8 @@ class Daemon:
             ref = KeyRef(bytes.fromhex(kept["key_id"]), KeyAlgorithm(kept["algorithm"]))
             self._gateway_steps.factory = self._gateway_steps.with_key(chain[0], chain[1:], ref)
         self._events.listen(self._happened)
+        self._link.listen(self._told, self._orders.call)
+        self._answers.on_answer(lambda answer: self._revocations.hasten(answer.device_id, answer.serial))
         self._keeper.on_connected(self._twin.forget)
         self._keeper.on_connected(self._outbox.ring)
 
@@ -236,6 +249,8 @@ class Daemon:
             self._outbox.run(),
             self._twin.run(),
             self._housekeeping.run(),
+            self._orders.run(),
+            self._show_devices(),
         ):
             self._spawn(service)
         notify("READY=1", f"STATUS=Serving {self._id}")
@@ -303,16 +318,39 @@ class Daemon:
             self._spawn(self._take_up_certificate())
         if entry.what == "wind-up":  # something may have turned up that is to be revoked
             self._revocations.ring()
-        if entry.what == Milestone.DISABLED and entry.device_id == self._id:
-            self._keeper.ring()
+        if entry.what == Milestone.REPORTED:
+            self._revocations.ring()
+        if entry.what in (*Milestone,):
+            self._orders.ring()
+            if entry.device_id == self._id:
+                self._spawn(self._fall_silent())
         if entry.what in ("switch", "revocation", "device added", Milestone.VERIFIED, Milestone.DISABLED):
-            self._spawn(self._refresh_bus())
+            self._bus_alarm.ring()
 
-    async def _refresh_bus(self) -> None:
-        try:
-            await self._control.refresh_devices()
-        except GatewayError as error:
-            log.warning("the devices on the bus are not up to date: %s", error)
+    def _told(self, desired: Mapping[str, Any]) -> None:
+        """The hub's desired properties, or a patch of them."""
+        self._answers.take(desired)
+        self._orders.take(desired)
+
+    async def _show_devices(self) -> None:
+        """Keep the devices on the bus up to date: many changes at once make one round of it."""
+        while True:
+            await self._bus_alarm.sleep(_LONGEST_SLEEP)
+            try:
+                await self._control.refresh_devices()
+            except GatewayError as error:
+                log.warning("the devices on the bus are not up to date: %s", error)
+            await asyncio.sleep(_SETTLE)
+
+    async def _fall_silent(self) -> None:
+        """The gateway itself has been revoked, has said so, and was seen shut out: its key is not used any more."""
+        if await self._live() is not None:
+            return  # another of its certificates is not there yet
+        log.warning("%s has been revoked: its link and its EST server are closed", self._id)
+        await self._keeper.close()
+        if self._est is not None:
+            est, self._est = self._est, None
+            await est.server.stop()
 
     def _ring(self) -> None:
         for service in (self._renewals, self._revocations, self._outbox, self._keeper):
@@ -341,13 +379,26 @@ class Daemon:
         log.info("leaves enroll at %s", server.url)
 
     async def _live(self) -> LinkCredential | None:
-        """The credential that the gateway shows to the hub and to leaves; None before bootstrap and once revoked."""
-        device = await self._store.read(lambda tx: tx.devices.get(self._id))
-        if device is None or device.state is DeviceState.REVOKED:
+        """The credential that the gateway shows to the hub and to leaves; None before bootstrap, and once it is
+        revoked and has been seen shut out."""
+        device, revocations = await self._store.read(
+            lambda tx: (tx.devices.get(self._id), tx.revocations.all(self._id))
+        )
+        if device is None or (device.state is DeviceState.REVOKED and not table.may_speak(revocations)):
             return None
         return await self._gateway_steps.live(device)
 
     # --- what the ports are made of --------------------------------------------------------------
+
+    def _upstream_way(self, settings: UpstreamSettings) -> Way:
+        def way(name: UpstreamWay | None) -> Way:
+            if name is UpstreamWay.REGISTRY:
+                return RegistryWay(self._registry, self._id)
+            return ReportWay(self._link, self._answers, self._id, settings.deadline)
+
+        if settings.way is UpstreamWay.CA:
+            return CaWay(way(settings.fallback), self._clock.now, settings.deadline)
+        return way(settings.way)
 
     def _trusting_context(self) -> ssl.SSLContext:
         bundle = self._settings.trust.bundle

@@ -318,6 +318,22 @@ class HubConflict(GatewayError):
     remedy = "It is tried again by itself."
 
 
+class ResponderRefused(GatewayError):
+    """The responder in the cloud does not let this gateway speak for that device."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 77
+    remedy = "Make the device a child of this gateway in the hub (device scope); it is asked again by itself."
+
+
+class ResponderSilent(GatewayError):
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 75
+    remedy = "It is asked again by itself; check that the responder runs and the hub's route to it if it stays."
+
+
 # --- state ---------------------------------------------------------------------------------------
 
 

@@ -161,6 +161,17 @@ class EnrollmentCode:
     a client that signs anew when it tries again sends other bytes."""
 
 
+class UpstreamWay(StrEnum):
+    """How the hub comes to shut a revoked device out."""
+
+    REPORT = "report"
+    """The gateway reports; a responder in the cloud disables and answers. The gateway has no rights on the hub."""
+    REGISTRY = "registry"
+    """The gateway disables in the hub's registry, with its Entra application."""
+    CA = "ca"
+    """The CA's own link to the hub disables."""
+
+
 class Milestone(StrEnum):
     """What has to come true for a revocation to be closed, in canonical order."""
 

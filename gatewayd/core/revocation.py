@@ -9,7 +9,7 @@ for its true prerequisites, and each that fails is retried by itself, for ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -26,23 +26,30 @@ PREREQUISITES: Final[Mapping[Milestone, frozenset[Milestone]]] = MappingProxyTyp
     }
 )
 
-SELF_PREREQUISITES: Final[Mapping[Milestone, frozenset[Milestone]]] = MappingProxyType(
+REPORT_FIRST: Final[Mapping[Milestone, frozenset[Milestone]]] = MappingProxyType(
     {**PREREQUISITES, Milestone.DISABLED: frozenset({Milestone.REFUSED_HERE, Milestone.REPORTED})}
 )
-"""For the gateway's own certificate: a disabled gateway cannot report any more, so it reports first."""
+"""Where the report comes first: for the gateway's own certificate, since a disabled gateway cannot report any more; and
+where the report is what gets a device disabled."""
 
 
 def is_done(revocation: Revocation, milestone: Milestone) -> bool:
     return revocation.progress.get(milestone, MilestoneProgress()).done_at is not None
 
 
+def may_speak(own: Iterable[Revocation]) -> bool:
+    """Whether a revoked gateway, whose ``own`` revocations these are, still uses its certificate: to say what it must
+    before it goes, and until it has been seen shut out."""
+    return any(not is_done(each, Milestone.VERIFIED) for each in own)
+
+
 def is_closed(revocation: Revocation) -> bool:
     return all(is_done(revocation, milestone) for milestone in Milestone)
 
 
-def due(revocation: Revocation, now: datetime, *, is_self: bool = False) -> tuple[Milestone, ...]:
+def due(revocation: Revocation, now: datetime, *, report_first: bool = False) -> tuple[Milestone, ...]:
     """The milestones to attempt now, in canonical order."""
-    table = SELF_PREREQUISITES if is_self else PREREQUISITES
+    table = REPORT_FIRST if report_first else PREREQUISITES
     return tuple(
         milestone
         for milestone in Milestone
@@ -52,9 +59,9 @@ def due(revocation: Revocation, now: datetime, *, is_self: bool = False) -> tupl
     )
 
 
-def next_attempt(revocation: Revocation, now: datetime, *, is_self: bool = False) -> datetime | None:
+def next_attempt(revocation: Revocation, now: datetime, *, report_first: bool = False) -> datetime | None:
     """When something about this revocation is due next; None when it is closed or nothing can be attempted."""
-    table = SELF_PREREQUISITES if is_self else PREREQUISITES
+    table = REPORT_FIRST if report_first else PREREQUISITES
     moments = [
         revocation.progress.get(milestone, MilestoneProgress()).next_attempt_at or now
         for milestone in Milestone
@@ -65,6 +72,11 @@ def next_attempt(revocation: Revocation, now: datetime, *, is_self: bool = False
 
 def done(progress: MilestoneProgress, now: datetime, evidence: str) -> MilestoneProgress:
     return MilestoneProgress(done_at=now, attempts=progress.attempts + 1, evidence=evidence)
+
+
+def waiting(progress: MilestoneProgress, look_at: datetime) -> MilestoneProgress:
+    """Asked for, and not come true yet."""
+    return MilestoneProgress(attempts=progress.attempts + 1, next_attempt_at=look_at)
 
 
 def failed(progress: MilestoneProgress, error: str, retry_at: datetime) -> MilestoneProgress:

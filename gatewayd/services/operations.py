@@ -257,6 +257,10 @@ class Operations:
     # --- revocation ------------------------------------------------------------------------------
 
     async def revoke(self, caller: Caller, device_id: str, reason: str) -> Work:
+        return await self.revoke_for(_who(caller), device_id, reason)
+
+    async def revoke_for(self, who: str, device_id: str, reason: str) -> Work:
+        """The same, in the name of ``who``: also for one who is not on this machine."""
         try:
             why = RevocationReason(reason)
         except ValueError:
@@ -266,7 +270,7 @@ class Operations:
 
         def work(tx: Tx) -> list[JournalEntry]:
             _known(tx, device_id)
-            return revoking.revoke_device(tx, device_id, why, _who(caller), now)
+            return revoking.revoke_device(tx, device_id, why, who, now)
 
         entries = await self._store.write(work)
         self._events.publish(*entries)

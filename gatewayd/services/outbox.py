@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from .events import Alarm, Events
 log = logging.getLogger(__name__)
 
 _LONGEST_SLEEP = 30.0
+_AT_ONCE = 16
+"""Messages that wait for their PUBACK side by side; they go out in their order."""
 
 
 class Outbox:
@@ -48,11 +51,10 @@ class Outbox:
         """Send what is due, as long as the link is up."""
         while self._link.status().state is LinkState.CONNECTED:
             now = self._clock.now()
-            messages = await self._store.read(lambda tx, now=now: tx.outbox.unsent(now))  # type: ignore[misc]
+            messages = await self._store.read(lambda tx, now=now: tx.outbox.unsent(now, _AT_ONCE))  # type: ignore[misc]
             if not messages:
                 return
-            for message in messages:
-                await self._send(message)
+            await asyncio.gather(*(self._send(message) for message in messages))
 
     async def _send(self, message: OutboxMessage) -> None:
         try:

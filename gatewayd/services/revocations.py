@@ -6,17 +6,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 
 from ..ca.base import Issuer
 from ..core import revocation as table
-from ..core.model import JournalEntry, Milestone, MilestoneProgress, Revocation
+from ..core.model import Credential, JournalEntry, Milestone, MilestoneProgress, Revocation
 from ..core.renewal import retry_at
 from ..errors import GatewayError, HubRejected, Internal
 from ..store.base import Store, Tx
-from ..upstream.base import Registry
+from ..upstream import report
+from ..upstream.base import Order, Waiting, Way
 from .clock import Clock
 from .credentials import DAEMON
 from .events import Alarm, Events
@@ -28,6 +29,11 @@ _LONGEST_SLEEP = 60.0
 _AT_ONCE = 32
 _RETRY_LAST = timedelta(minutes=10)
 """A revoked certificate that still works is worse than some requests too many."""
+
+_EVER = datetime.max.replace(tzinfo=UTC)
+
+_Key = tuple[str, str]
+"""(device id, serial)."""
 
 _BY_OUTBOX = frozenset({Milestone.REPORTED})
 """Reached by the outbox, when the hub has taken the message."""
@@ -42,7 +48,7 @@ class Revocations:
         events: Events,
         health: Health,
         issuer: Issuer,
-        registry: Registry,
+        way: Way,
         gateway_id: str,
     ) -> None:
         self._store = store
@@ -50,17 +56,24 @@ class Revocations:
         self._events = events
         self._health = health
         self._issuer = issuer
-        self._registry = registry
+        self._way = way
         self._gateway_id = gateway_id
         self._alarm = Alarm()
-        self._carrying: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._act: dict[Milestone, Callable[[Revocation], Awaitable[str]]] = {
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._carrying: dict[_Key, asyncio.Task[None]] = {}
+        self._hastened: set[_Key] = set()
+        self._act: dict[Milestone, Callable[[Revocation], Awaitable[str | Waiting]]] = {
             Milestone.REVOKED_AT_CA: self._revoke_at_ca,
             Milestone.DISABLED: self._disable,
             Milestone.VERIFIED: self._verify,
         }
 
     def ring(self) -> None:
+        self._alarm.ring()
+
+    def hasten(self, device_id: str, serial: str) -> None:
+        """What this revocation waits for may have come: look now."""
+        self._hastened.add((device_id, serial))
         self._alarm.ring()
 
     async def run(self) -> None:
@@ -79,50 +92,62 @@ class Revocations:
         for revocation in await self._store.read(lambda tx: tx.revocations.open()):
             key = (revocation.device_id, revocation.serial)
             if self._due(revocation, now):
-                if key not in self._carrying and len(self._carrying) < _AT_ONCE:
-                    self._carrying[key] = asyncio.create_task(self._carry(*key))
+                if key not in self._carrying:
+                    self._carrying[key] = asyncio.create_task(self._carry(key))
             elif (moment := self._next(revocation, now)) is not None:
                 moments.append(moment)
         if not moments:
             return _LONGEST_SLEEP  # a finished carry rings
         return min(max((min(moments) - now).total_seconds(), 0.1), _LONGEST_SLEEP)
 
-    def _is_self(self, revocation: Revocation) -> bool:
-        return revocation.device_id == self._gateway_id
+    def _report_first(self, revocation: Revocation) -> bool:
+        return self._way.reports_first or revocation.device_id == self._gateway_id
 
     def _due(self, revocation: Revocation, now: datetime) -> tuple[Milestone, ...]:
-        due = table.due(revocation, now, is_self=self._is_self(revocation))
+        if (revocation.device_id, revocation.serial) in self._hastened:
+            now = _EVER
+        due = table.due(revocation, now, report_first=self._report_first(revocation))
         return tuple(each for each in due if each not in _BY_OUTBOX)
 
     def _next(self, revocation: Revocation, now: datetime) -> datetime | None:
-        moment = table.next_attempt(revocation, now, is_self=self._is_self(revocation))
+        moment = table.next_attempt(revocation, now, report_first=self._report_first(revocation))
         return moment if moment is not None and moment > now else None
 
-    async def _carry(self, device_id: str, serial: str) -> None:
+    async def _carry(self, key: _Key) -> None:
         """Attempt all that is due, until nothing is."""
         try:
-            while True:
-                revocation = await self._store.read(lambda tx: tx.revocations.get(device_id, serial))
-                if revocation is None or not (due := self._due(revocation, self._clock.now())):
-                    return
-                # Independent milestones side by side: a CA that does not answer must not keep the hub waiting.
-                await asyncio.gather(*(self._attempt(revocation, milestone) for milestone in due))
+            async with self._room:
+                while True:
+                    revocation = await self._store.read(lambda tx: tx.revocations.get(*key))
+                    if revocation is None or not (due := self._due(revocation, self._clock.now())):
+                        return
+                    self._hastened.discard(key)
+                    # Independent milestones side by side: a CA that does not answer must not keep the hub waiting.
+                    await asyncio.gather(*(self._attempt(revocation, milestone) for milestone in due))
         except GatewayError as error:
-            log.error("revocation of %s: %s", device_id, error)
+            log.error("revocation of %s: %s", key[0], error)
         finally:
-            del self._carrying[(device_id, serial)]
-            self._alarm.ring()
+            del self._carrying[key]
+            self._hastened.discard(key)
+            if not self._carrying:
+                self._alarm.ring()  # for the next moment, which only the last of many has to work out
 
     async def _attempt(self, revocation: Revocation, milestone: Milestone) -> None:
         try:
-            evidence = await self._act[milestone](revocation)
+            came = await self._act[milestone](revocation)
         except GatewayError as error:
             await self._failed(revocation, milestone, error)
         except Exception as error:
             log.exception("%s of %s failed unexpectedly", milestone, revocation.device_id)
             await self._failed(revocation, milestone, Internal(f"{milestone} failed: {type(error).__name__}."))
         else:
-            await self._settle(revocation, milestone, "done", evidence, lambda p, now: table.done(p, now, evidence))
+            if isinstance(came, Waiting):
+                pause, words = timedelta(seconds=came.seconds), came.words
+                await self._settle(
+                    revocation, milestone, "waiting", words, lambda p, now: table.waiting(p, now + pause)
+                )
+            else:
+                await self._settle(revocation, milestone, "done", came, lambda p, now: table.done(p, now, came))
 
     async def _failed(self, revocation: Revocation, milestone: Milestone, error: GatewayError) -> None:
         words = f"{error.name()}: {error.message}"
@@ -144,38 +169,34 @@ class Revocations:
     ) -> None:
         now = self._clock.now()
 
-        def work(tx: Tx) -> JournalEntry:
+        def work(tx: Tx) -> JournalEntry | None:
             fresh = tx.revocations.get(revocation.device_id, revocation.serial)
             assert fresh is not None
             progress = dict(fresh.progress)
+            again = outcome == "waiting" and progress.get(milestone, MilestoneProgress()).attempts > 0
             progress[milestone] = change(progress.get(milestone, MilestoneProgress()), now)
             tx.revocations.put(replace(fresh, progress=progress))
+            if again:
+                return None  # it still waits: nothing new to tell
             entry = JournalEntry(now, fresh.device_id, DAEMON, str(milestone), outcome, detail)
             tx.journal.append(entry)
             return entry
 
-        self._events.publish(await self._store.write(work))
+        if (entry := await self._store.write(work)) is not None:
+            self._events.publish(entry)
 
     async def _revoke_at_ca(self, revocation: Revocation) -> str:
-        def certificate_of(tx: Tx) -> bytes | None:
-            for each in tx.credentials.all(revocation.device_id):
-                if each.serial == revocation.serial:
-                    return each.certificate
-            return None
-
-        der = await self._store.read(certificate_of)
-        if der is None:
+        credential = await self._credential(revocation)
+        if credential is None or credential.certificate is None:
             raise Internal(f"The certificate {revocation.serial} is not on record.", device=revocation.device_id)
         with self._health.watch(self._health.issuer):
-            return await self._issuer.revoke(x509.load_der_x509_certificate(der), revocation.reason)
+            return await self._issuer.revoke(x509.load_der_x509_certificate(credential.certificate), revocation.reason)
 
-    async def _disable(self, revocation: Revocation) -> str:
-        reason = f"certificate {revocation.serial[:40]} revoked: {revocation.reason}"
+    async def _disable(self, revocation: Revocation) -> str | Waiting:
         with self._health.watch(self._health.registry):
-            identity = await self._registry.disable(revocation.device_id, reason)
-        return "no such identity in the hub" if identity is None else f"etag {identity.etag}"
+            return await self._way.disable(await self._order(revocation, Milestone.DISABLED))
 
-    async def _verify(self, revocation: Revocation) -> str:
+    async def _verify(self, revocation: Revocation) -> str | Waiting:
         try:
             return await self._look(revocation)
         except HubRejected:
@@ -183,17 +204,27 @@ class Revocations:
             await self._disable(revocation)
             return await self._look(revocation)
 
-    async def _look(self, revocation: Revocation) -> str:
+    async def _look(self, revocation: Revocation) -> str | Waiting:
         with self._health.watch(self._health.registry):
-            identity = await self._registry.get(revocation.device_id)
-        if identity is None:
-            return "read back: no such identity in the hub"
-        if identity.enabled:
-            raise HubRejected(
-                f"{revocation.device_id} was found enabled in the hub after it had been disabled.",
-                device=revocation.device_id,
-            )
-        return f"read back: disabled, etag {identity.etag}"
+            return await self._way.verify(await self._order(revocation, Milestone.VERIFIED))
+
+    async def _order(self, revocation: Revocation, milestone: Milestone) -> Order:
+        credential = await self._credential(revocation)
+        return Order(
+            device_id=revocation.device_id,
+            serial=revocation.serial,
+            reason=revocation.reason,
+            known_at=revocation.known_at,
+            attempts=revocation.progress.get(milestone, MilestoneProgress()).attempts,
+            report=report.revocation_report(revocation, credential),
+        )
+
+    async def _credential(self, revocation: Revocation) -> Credential | None:
+        def work(tx: Tx) -> Credential | None:
+            records = tx.credentials.all(revocation.device_id)
+            return next((each for each in records if each.serial == revocation.serial), None)
+
+        return await self._store.read(work)
 
     async def stop(self) -> None:
         for task in list(self._carrying.values()):

@@ -19,7 +19,7 @@ from ..errors import CertificateUnacceptable, HubRefused, Internal, NotBootstrap
 from ..keys.base import KeyStore
 from ..pki import certificates, csr
 from ..store.base import Store
-from ..upstream.base import LinkCredential, Registry
+from ..upstream.base import LinkCredential, Way
 from .anchors import Anchors
 from .clock import Clock
 from .health import Health
@@ -99,11 +99,11 @@ class LeafSteps(CommonSteps):
         health: Health,
         issuer: Issuer,
         anchors: Anchors,
-        registry: Registry,
+        way: Way,
         lifetime: timedelta,
     ) -> None:
         super().__init__(store=store, clock=clock, health=health, issuer=issuer, anchors=anchors)
-        self._registry = registry
+        self._way = way
         self._leaf_lifetime = lifetime
 
     def _lifetime(self) -> timedelta:
@@ -123,12 +123,7 @@ class LeafSteps(CommonSteps):
         if device.in_hub:
             return
         with self._health.watch(self._health.registry):
-            identity = await self._registry.ensure(device.device_id)
-        if not identity.enabled:
-            why = identity.status_reason or "no reason given"
-            raise HubRefused(
-                f"{device.device_id} exists in the hub and is disabled there ({why}).", device=device.device_id
-            )
+            await self._way.ensure(device.device_id, credential.serial or "")
 
 
 class GatewaySteps(CommonSteps):
@@ -140,14 +135,14 @@ class GatewaySteps(CommonSteps):
         health: Health,
         issuer: Issuer,
         anchors: Anchors,
-        registry: Registry,
+        way: Way,
         keys: KeyStore,
         link: LinkSwitch,
         client_context: ClientContext,
         lifetime: timedelta,
     ) -> None:
         super().__init__(store=store, clock=clock, health=health, issuer=issuer, anchors=anchors)
-        self._registry = registry
+        self._way = way
         self._keys = keys
         self._link = link
         self._client_context = client_context
@@ -234,5 +229,5 @@ class GatewaySteps(CommonSteps):
             # The first time the identity may be missing. Connecting comes first: a gateway whose identity an
             # administrator has made needs no rights on the registry.
             with self._health.watch(self._health.registry):
-                await self._registry.ensure(device.device_id)
+                await self._way.ensure(device.device_id, credential.serial or "")
             await self._link.switch(new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -50,6 +50,64 @@ class Registry(Protocol):
         nothing is written when it is disabled already (EZCA's own link may have been first)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One revoked certificate that the hub must not let in any more."""
+
+    device_id: str
+    serial: str
+    reason: str
+    """CRLReason by its name."""
+    known_at: datetime
+    attempts: int
+    """How often this was attempted before."""
+    report: Mapping[str, Any]
+    """What the hub is told about it (``report.revocation_report``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """It has been asked for and has not come true yet: no failure, but to be looked at again."""
+
+    seconds: float
+    words: str
+
+
+class Way(Protocol):
+    """One way to have a device's identity in the hub created and disabled, and to prove it.
+
+    Every method is idempotent, beside others who do the same as well. It may raise HubUnreachable, HubThrottled,
+    HubRefused, HubRejected, HubConflict, RegistrarRefused, ResponderRefused, ResponderSilent; it is then as it was, or
+    as it would be after success.
+    """
+
+    reports_first: bool
+    """Whether the D2C report is what gets the device disabled, and so comes before."""
+
+    async def ensure(self, device_id: str, serial: str) -> None:
+        """For its certificate ``serial``: the identity exists and is enabled, a leaf's as a child of the gateway's. It
+        is created when it is missing. Raises HubRefused for one that is disabled: it is never enabled here."""
+
+    async def disable(self, order: Order) -> str | Waiting:
+        """Returns the evidence, such as an etag, once the certificate is shut out."""
+
+    async def verify(self, order: Order) -> str | Waiting:
+        """Evidence by looking at the identity itself. Raises HubRejected when it is enabled."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodAnswer:
+    """What a direct method answers: a status as HTTP has them, and a JSON value."""
+
+    status: int
+    payload: Any
+
+
+OnDesired = Callable[[Mapping[str, Any]], None]
+OnMethod = Callable[[str, Any], Awaitable[MethodAnswer]]
+"""``on_method(name, payload)``. Does not raise."""
+
+
 class LinkState(StrEnum):
     OFF = "off"
     CONNECTING = "connecting"
@@ -94,6 +152,11 @@ class Link(Protocol):
 
     async def send(self, body: Mapping[str, Any], *, message_id: str, kind: str) -> None:
         """One D2C message, JSON in UTF-8, with application property ``type=kind``; returns at PUBACK."""
+
+    def listen(self, on_desired: OnDesired, on_method: OnMethod) -> None:
+        """What to call, on the event loop, with desired properties and direct methods, from the next connect on.
+        After each connect ``on_desired`` gets the whole section first, so that nothing said meanwhile is missed; then
+        each patch, in order. A patch may come twice."""
 
     async def wait_down(self) -> None:
         """Return when a connection that was up is lost; at once when there is none."""

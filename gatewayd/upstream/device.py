@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GatewayError, HubRefused, HubUnreachable
-from .base import LinkCredential, LinkState, LinkStatus
+from .base import LinkCredential, LinkState, LinkStatus, MethodAnswer, OnDesired, OnMethod
 
 if TYPE_CHECKING:
     from .sdk import Bind, Session
@@ -34,6 +34,8 @@ class HubLink:
         self._bind = bind
         self._trust_pem = trust_pem
         self._timeout = timeout
+        self._on_desired: OnDesired = _ignore
+        self._on_method: OnMethod = _unknown_method
         self._turn = asyncio.Lock()
         self._opening: Session | None = None
         self._session: Session | None = None
@@ -42,6 +44,10 @@ class HubLink:
 
     def status(self) -> LinkStatus:
         return self._status
+
+    def listen(self, on_desired: OnDesired, on_method: OnMethod) -> None:
+        self._on_desired = on_desired
+        self._on_method = on_method
 
     async def connect(self, credential: LinkCredential) -> None:
         sdk = await asyncio.to_thread(_load)
@@ -62,6 +68,8 @@ class HubLink:
                 trust_pem=self._trust_pem,
                 timeout=self._timeout,
                 on_down=self._lost,
+                on_desired=self._on_desired,
+                on_method=self._on_method,
             )
             self._opening = session
             try:
@@ -132,6 +140,14 @@ def _failed(error: BaseException) -> tuple[LinkState, str]:
     if isinstance(error, GatewayError):
         return LinkState.UNREACHABLE, error.message
     return LinkState.OFF, ""
+
+
+def _ignore(_: Mapping[str, Any]) -> None:
+    """Nobody listens to desired properties."""
+
+
+async def _unknown_method(name: str, _: Any) -> MethodAnswer:
+    return MethodAnswer(404, f"There is no method {name!r}.")
 
 
 def _load() -> ModuleType:

@@ -10,7 +10,11 @@ from ..core.model import Credential, Device, DeviceKind, DeviceState, Revocation
 from ..core.revocation import is_closed
 
 REVOCATION: Final = "revocation"
-"""The application property ``type`` of a revocation report, by which the hub routes it."""
+"""The application property ``type`` of a revocation report, by which the hub routes it; the body says it again,
+because not every receiver is shown the properties."""
+
+ENROLLMENT: Final = "enrollment"
+"""The same of a request to have a leaf's identity created."""
 
 ERROR_LIMIT: Final = 256
 """Characters of the last error in the reported state. With it the state has a fixed shape and stays below
@@ -32,6 +36,7 @@ def revocation_report(revocation: Revocation, credential: Credential | None) -> 
     side of a report). Delivery is at least once: receivers key their action on the serial or the thumbprint.
     """
     return {
+        "type": REVOCATION,
         "deviceId": revocation.device_id,
         "serial": revocation.serial,
         "thumbprint": credential.thumbprint if credential else None,
@@ -40,6 +45,11 @@ def revocation_report(revocation: Revocation, credential: Credential | None) -> 
         "origin": revocation.origin,
         "knownAt": _time(revocation.known_at),
     }
+
+
+def enrollment_report(device_id: str, serial: str) -> dict[str, Any]:
+    """The body of the D2C message by which a gateway without rights on the hub asks for a leaf's identity."""
+    return {"type": ENROLLMENT, "deviceId": device_id, "serial": serial}
 
 
 def reported_state(

@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from azure.iot.device import Message
+from azure.iot.device import Message, MethodRequest, MethodResponse
 from azure.iot.device.aio import IoTHubDeviceClient
 from azure.iot.device.common.http_transport import HTTPTransport
 from azure.iot.device.common.models.x509 import X509
@@ -33,8 +33,8 @@ from azure.iot.device.constant import TELEMETRY_MESSAGE_SIZE_LIMIT
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from ..errors import HubRejected, HubUnreachable, Internal
-from .base import LinkCredential
+from ..errors import GatewayError, HubRejected, HubUnreachable, Internal
+from .base import LinkCredential, OnDesired, OnMethod
 from .sdk_errors import SDK_ERRORS, translated
 
 Bind = Callable[
@@ -42,6 +42,9 @@ Bind = Callable[
     None,
 ]
 """``bind(context, certificate, chain, private_key)``: make the context authenticate with that key."""
+
+_LISTEN_AGAIN = 10.0
+"""Seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -136,19 +139,26 @@ class Session:
         trust_pem: str | None,
         timeout: float,
         on_down: Callable[[Session], None],
+        on_desired: OnDesired,
+        on_method: OnMethod,
     ) -> None:
-        """``on_down`` is called on the loop, once, when a connection that was up is lost; not after ``end``."""
+        """``on_down`` is called on the loop, once, when a connection that was up is lost; not after ``end``. For the
+        other two see ``Link.listen``."""
         self._host = host
         self._device_id = device_id
         self._trust_pem = trust_pem
         self._timeout = timeout
         self._on_down = on_down
+        self._on_desired = on_desired
+        self._on_method = on_method
+        self._listening: asyncio.Task[None] | None = None
         self._wire = Wire()
         self._x509 = BoundX509(credential, bind, self._wire)
         self._loop = asyncio.get_running_loop()
         self._client: Any = None
         self._opening: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Future[None]] = set()
+        self._methods: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
         self._up = False
         self.down = asyncio.Event()
@@ -162,6 +172,7 @@ class Session:
         self._state_changed()
         if self.down.is_set():
             raise self._lost()
+        self._listening = asyncio.create_task(self._listen())
 
     async def report(self, properties: Mapping[str, Any]) -> None:
         await self._bounded(self._client.patch_twin_reported_properties(dict(properties)), "take the reported state")
@@ -177,11 +188,63 @@ class Session:
             )
         await self._bounded(self._client.send_message(message), "take the message")
 
+    async def _listen(self) -> None:
+        """Subscribe, then read what was said before; again until it has worked or the connection is gone."""
+        while self._up:
+            try:
+                await self._bounded(asyncio.to_thread(self._subscribe), "take the subscriptions")
+                await self._bounded(self._read_twin(), "answer with the twin")
+                return
+            except GatewayError as error:
+                logger.warning("Desired properties of %s: %s", self._device_id, error)
+                await asyncio.sleep(_LISTEN_AGAIN)
+
+    def _subscribe(self) -> None:
+        # Blocks until the hub has acknowledged. Coroutines, because the SDK runs plain functions in a pool of threads,
+        # where two patches may overtake each other.
+        async def desired(patch: Mapping[str, Any]) -> None:
+            self._on_loop(self._tell_desired, patch)
+
+        async def method(request: MethodRequest) -> None:
+            self._on_loop(self._begin_method, request)
+
+        self._client.on_twin_desired_properties_patch_received = desired
+        self._client.on_method_request_received = method
+
+    async def _read_twin(self) -> None:
+        twin = await self._client.get_twin()
+        self._tell_desired(twin.get("desired", {}))
+
+    def _on_loop(self, call: Callable[[Any], None], argument: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(call, argument)
+
+    def _tell_desired(self, section: Mapping[str, Any]) -> None:
+        try:
+            self._on_desired(section)
+        except Exception:
+            logger.exception("desired properties of %s could not be taken", self._device_id)
+
+    def _begin_method(self, request: MethodRequest) -> None:
+        task = asyncio.create_task(self._answer_method(request))
+        self._methods.add(task)
+        task.add_done_callback(self._methods.discard)
+
+    async def _answer_method(self, request: MethodRequest) -> None:
+        answer = await self._on_method(request.name, request.payload)
+        response = MethodResponse.create_from_method_request(request, answer.status, answer.payload)
+        try:
+            await self._bounded(self._client.send_method_response(response), "take the answer to a direct method")
+        except GatewayError as error:
+            logger.warning("The answer to %s: %s", request.name, error)
+
     def end(self) -> asyncio.Task[None]:
         """Disconnect, and end the client's threads; the task is done when they have ended. It never fails, but where
         the SDK hangs in what nobody can interrupt (a name look-up) it takes as long as that."""
         self._up = False
         self.down.set()
+        if self._listening is not None:
+            self._listening.cancel()
         if self._ending is None:
             self._ending = asyncio.create_task(self._end())
         return self._ending

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gatewayd.core.model import Milestone, MilestoneProgress, Revocation, RevocationReason
 from gatewayd.core.revocation import (
     PREREQUISITES,
-    SELF_PREREQUISITES,
+    REPORT_FIRST,
     done,
     due,
     failed,
@@ -67,11 +67,11 @@ def test_disabled_is_not_yet_verified() -> None:
 
 def test_the_gateway_reports_its_own_revocation_before_it_is_disabled() -> None:
     refused = succeed(KNOWN, Milestone.REFUSED_HERE)
-    assert Milestone.DISABLED not in due(refused, NOW, is_self=True)
-    assert Milestone.DISABLED in due(succeed(refused, Milestone.REPORTED), NOW, is_self=True)
+    assert Milestone.DISABLED not in due(refused, NOW, report_first=True)
+    assert Milestone.DISABLED in due(succeed(refused, Milestone.REPORTED), NOW, report_first=True)
 
 
-@pytest.mark.parametrize("table", [PREREQUISITES, SELF_PREREQUISITES])
+@pytest.mark.parametrize("table", [PREREQUISITES, REPORT_FIRST])
 def test_prerequisites_come_earlier_in_the_canonical_order(
     table: dict[Milestone, frozenset[Milestone]],
 ) -> None:
@@ -82,25 +82,25 @@ def test_prerequisites_come_earlier_in_the_canonical_order(
 
 
 @given(REVOCATIONS, st.booleans())
-def test_something_is_due_exactly_when_the_next_attempt_has_come(revocation: Revocation, is_self: bool) -> None:
-    moment = next_attempt(revocation, NOW, is_self=is_self)
-    assert bool(due(revocation, NOW, is_self=is_self)) == (moment is not None and moment <= NOW)
+def test_something_is_due_exactly_when_the_next_attempt_has_come(revocation: Revocation, report_first: bool) -> None:
+    moment = next_attempt(revocation, NOW, report_first=report_first)
+    assert bool(due(revocation, NOW, report_first=report_first)) == (moment is not None and moment <= NOW)
 
 
 @given(REVOCATIONS, st.booleans())
-def test_an_open_revocation_always_has_a_next_attempt(revocation: Revocation, is_self: bool) -> None:
-    assert (next_attempt(revocation, NOW, is_self=is_self) is None) == is_closed(revocation)
+def test_an_open_revocation_always_has_a_next_attempt(revocation: Revocation, report_first: bool) -> None:
+    assert (next_attempt(revocation, NOW, report_first=report_first) is None) == is_closed(revocation)
 
 
 @given(REVOCATIONS, st.booleans())
-def test_doing_what_is_due_closes_it(revocation: Revocation, is_self: bool) -> None:
+def test_doing_what_is_due_closes_it(revocation: Revocation, report_first: bool) -> None:
     now = NOW + 6 * MINUTE
     for _ in Milestone:
-        for milestone in due(revocation, now, is_self=is_self):
+        for milestone in due(revocation, now, report_first=report_first):
             assert not is_done(revocation, milestone)
             revocation = succeed(revocation, milestone)
     assert is_closed(revocation)
-    assert due(revocation, now, is_self=is_self) == ()
+    assert due(revocation, now, report_first=report_first) == ()
 
 
 def test_a_failure_counts_and_a_success_clears_the_error() -> None:

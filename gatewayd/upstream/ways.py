@@ -1,0 +1,176 @@
+"""The three ways (``base.Way``) by which the hub comes to shut a revoked certificate out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from ..errors import HubRefused, HubRejected, ResponderRefused, ResponderSilent
+from . import report
+from .answers import CLOSED, Answer, Answers, Status
+from .base import Link, LinkState, Order, Registry, Waiting, Way
+
+_LOOK_AGAIN: Final = 2.0
+"""Seconds between two looks at what somebody else is to bring about."""
+_PATIENCE: Final = 10.0
+"""Seconds that a leaf's enrollment waits for the responder; after that it is tried again, as any step is."""
+
+
+class RegistryWay:
+    """The gateway does it in the hub's registry."""
+
+    reports_first = False
+
+    def __init__(self, registry: Registry, gateway_id: str) -> None:
+        self._registry = registry
+        self._gateway_id = gateway_id
+        self._scope = ""
+
+    async def ensure(self, device_id: str, serial: str) -> None:
+        if device_id == self._gateway_id:
+            identity = await self._registry.ensure(device_id, edge=True)
+        else:
+            identity = await self._registry.ensure(device_id, parent=await self._own_scope())
+        if not identity.enabled:
+            why = identity.status_reason or "no reason given"
+            raise HubRefused(f"{device_id} exists in the hub and is disabled there ({why}).", device=device_id)
+
+    async def _own_scope(self) -> str:
+        """Empty when the gateway's identity has none: then the leaf is nobody's child, which this way can do with."""
+        if not self._scope:
+            own = await self._registry.get(self._gateway_id)
+            self._scope = own.scope if own is not None else ""
+        return self._scope
+
+    async def disable(self, order: Order) -> str:
+        reason = f"certificate {order.serial[:40]} revoked: {order.reason}"
+        identity = await self._registry.disable(order.device_id, reason)
+        return "no such identity in the hub" if identity is None else f"etag {identity.etag}"
+
+    async def verify(self, order: Order) -> str:
+        identity = await self._registry.get(order.device_id)
+        if identity is None:
+            return "read back: no such identity in the hub"
+        if identity.enabled:
+            raise HubRejected(f"{order.device_id} is enabled in the hub.", device=order.device_id)
+        return f"read back: disabled, etag {identity.etag}"
+
+
+class ReportWay:
+    """The gateway reports, and a responder in the cloud does it and answers. No rights on the hub are needed.
+
+    The first report is the outbox's. Its answer comes as a desired property; when it stays away for ``deadline``
+    seconds the report is sent again.
+    """
+
+    reports_first = True
+
+    def __init__(self, link: Link, answers: Answers, gateway_id: str, deadline: float) -> None:
+        self._link = link
+        self._answers = answers
+        self._gateway_id = gateway_id
+        self._deadline = deadline
+
+    async def ensure(self, device_id: str, serial: str) -> None:
+        if device_id == self._gateway_id:
+            # Without an identity it cannot say anything, and only a person can change that.
+            raise HubRefused(
+                f"The hub does not let {device_id} in: its identity has to be created there, as an IoT Edge device "
+                "that authenticates with certificates of a CA, and be enabled.",
+                device=device_id,
+            )
+        kind = report.ENROLLMENT
+        answer = self._answers.get(kind, device_id, serial)
+        if answer is None:
+            body = report.enrollment_report(device_id, serial)
+            await self._link.send(body, message_id=f"{kind}:{device_id}:{serial}", kind=kind)
+            answer = await self._answers.wait(kind, device_id, serial, min(self._deadline, _PATIENCE))
+        if answer is None:
+            raise ResponderSilent(f"The responder has not answered about {device_id} yet.", device=device_id)
+        if answer.status is Status.PRESENT:
+            return
+        self._answers.forget(answer)  # so that it is asked anew
+        if answer.status is Status.DISABLED:
+            raise HubRefused(f"{device_id} exists in the hub and is disabled there.", device=device_id)
+        raise _refused(answer)
+
+    async def disable(self, order: Order) -> str | Waiting:
+        if order.device_id == self._gateway_id:
+            return await self._watch_own_end(order)
+        answer = self._answers.get(report.REVOCATION, order.device_id, order.serial)
+        if answer is not None and answer.status in CLOSED:
+            return _evidence(answer)
+        if answer is not None:
+            self._answers.forget(answer)
+            raise _refused(answer)
+        if not order.attempts:
+            return Waiting(self._deadline, "reported; waiting for the responder's answer")
+        await self._report_again(order)
+        raise ResponderSilent(
+            f"The responder has not answered about {order.device_id} within {self._deadline:g} seconds; asked again.",
+            device=order.device_id,
+            retry_after=self._deadline,
+        )
+
+    verify = disable
+    """The responder answers when it has read the identity back: its answer is the proof of both."""
+
+    async def _watch_own_end(self, order: Order) -> str | Waiting:
+        """A disabled gateway cannot be answered any more. That the hub refuses its certificate is the answer."""
+        status = self._link.status()
+        if status.state is LinkState.REFUSED:
+            return f"the hub refuses the gateway: {status.detail}"
+        if order.attempts and order.attempts % max(round(self._deadline / _LOOK_AGAIN), 1) == 0:
+            await self._report_again(order)
+        return Waiting(_LOOK_AGAIN, "reported; waiting for the hub to shut the gateway out")
+
+    async def _report_again(self, order: Order) -> None:
+        message_id = f"{report.REVOCATION}:{order.device_id}:{order.serial}:{order.attempts}"
+        await self._link.send(order.report, message_id=message_id, kind=report.REVOCATION)
+
+
+class CaWay:
+    """The CA's own link to the hub does it. What it has done is looked at by another way, which is also gone when
+    ``deadline`` seconds after the revocation became known nothing has come of it."""
+
+    def __init__(self, other: Way, now: Callable[[], datetime], deadline: float) -> None:
+        self.reports_first = other.reports_first
+        self._other = other
+        self._now = now
+        self._deadline = timedelta(seconds=deadline)
+
+    async def ensure(self, device_id: str, serial: str) -> None:
+        await self._other.ensure(device_id, serial)
+
+    async def disable(self, order: Order) -> str | Waiting:
+        remaining = order.known_at + self._deadline - self._now()
+        if remaining <= timedelta(0):
+            return await self._other.disable(order)
+        waiting = Waiting(min(_LOOK_AGAIN, remaining.total_seconds()), "waiting for the CA's link to the hub")
+        try:
+            seen = await self._other.verify(replace(order, attempts=0))  # a look, and no second request
+        except HubRejected:
+            return waiting
+        return f"by the CA's link, or somebody else: {seen}" if isinstance(seen, str) else waiting
+
+    async def verify(self, order: Order) -> str | Waiting:
+        return await self._other.verify(order)
+
+
+def _evidence(answer: Answer) -> str:
+    match answer.status:
+        case Status.ABSENT:
+            return "responder: no such identity in the hub"
+        case Status.SHUT_OUT:
+            return f"responder read back: pinned to another certificate, etag {answer.etag}"
+        case _:
+            return f"responder read back: {answer.status}, etag {answer.etag}"
+
+
+def _refused(answer: Answer) -> ResponderRefused:
+    return ResponderRefused(
+        f"The responder does not act on {answer.device_id} for this gateway: {answer.detail or 'no reason given'}.",
+        device=answer.device_id,
+    )
