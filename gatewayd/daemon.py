@@ -320,7 +320,7 @@ class Daemon:
             self._revocations.ring()
         if entry.what == Milestone.REPORTED:
             self._revocations.ring()
-        if entry.what in (*Milestone,):
+        if entry.what in list(Milestone):
             self._orders.ring()
             if entry.device_id == self._id:
                 self._spawn(self._fall_silent())

@@ -15,6 +15,7 @@ COMMANDS = {
     "entra": "gatewayd.lab.entra",
     "hub": "gatewayd.lab.hub",
     "entra-token": "gatewayd.lab.entra_token",
+    "messages": "gatewayd.lab.messages",
     "demo": "gatewayd.lab.demo",
 }
 

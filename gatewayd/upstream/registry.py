@@ -40,7 +40,7 @@ class HubRegistry:
         def missing(present: HubIdentity | None) -> dict[str, Any] | None:
             return identities.new(device_id, parent, edge) if present is None else None
 
-        found = await self._converge(device_id, missing)
+        found = await self.converge(device_id, missing)
         assert found is not None
         return found
 
@@ -48,12 +48,12 @@ class HubRegistry:
         def still_enabled(present: HubIdentity | None) -> dict[str, Any] | None:
             return identities.disabled(present, reason) if present is not None and present.enabled else None
 
-        return await self._converge(device_id, still_enabled)
+        return await self.converge(device_id, still_enabled)
 
     async def close(self) -> None:
         await self._rest.close()
 
-    async def _converge(
+    async def converge(
         self, device_id: str, change: Callable[[HubIdentity | None], dict[str, Any] | None]
     ) -> HubIdentity | None:
         """Read, decide, write, until there is nothing to change.

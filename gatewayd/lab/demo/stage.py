@@ -50,13 +50,22 @@ class StageError(Exception):
 class Stage:
     """Set up on entering, torn down on leaving; what it made stays in ``directory`` to be looked at."""
 
-    def __init__(self, directory: Path, *, key_algorithm: str = "ec-p256", address: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        key_algorithm: str = "ec-p256",
+        address: str | None = None,
+        upstream: str = 'way = "registry"',
+    ) -> None:
+        """``upstream``: what the daemon's configuration says under [upstream]."""
         self.directory = directory
         self.state = directory / "state"
         """The daemon's state directory."""
         self.config = directory / "gatewayd.toml"
         self.gateway_id = "gw-1"
         self._key_algorithm = key_algorithm
+        self._upstream = upstream
         self._pin = "".join(secrets.choice("0123456789") for _ in range(8))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []
@@ -123,6 +132,9 @@ object_id = "{APPLICATION_OBJECT}"
 host = "{self.address}"
 registry_url = "{hub["url"]}"
 
+[upstream]
+{self._upstream}
+
 [trust]
 bundle = "{self.lab.web_root}"
 
@@ -140,11 +152,24 @@ bus = "{self.bus}"
         self._start("bus", ["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile"])
         self.wait_for("the bus", (self.directory / "bus").exists)
 
-    def _start(self, name: str, command: Sequence[str], pass_fds: tuple[int, ...] = ()) -> None:
+    def _start(
+        self,
+        name: str,
+        command: Sequence[str],
+        pass_fds: tuple[int, ...] = (),
+        stdin: int = subprocess.DEVNULL,
+        stdout: int | None = None,
+    ) -> None:
+        """What it prints goes to its log, unless ``stdout`` is a file descriptor."""
         log = (self.directory / f"{name}.log").open("ab")
         self._logs.append(log)
         self._processes[name] = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, pass_fds=pass_fds
+            command,
+            stdin=stdin,
+            stdout=log if stdout is None else stdout,
+            stderr=log,
+            env=self.environment,
+            pass_fds=pass_fds,
         )
 
     def _end(self, name: str, how: signal.Signals) -> int:
@@ -156,6 +181,38 @@ bus = "{self.bus}"
             process.kill()
             process.wait()
             raise StageError(f"{name} did not stop within 20 s") from None
+
+    # --- what stands in the cloud ----------------------------------------------------------------
+
+    def create_gateway_identity(self) -> None:
+        """What an administrator does where the gateway has no rights on the hub: an IoT Edge device, CA-signed."""
+        identity = {
+            "deviceId": self.gateway_id,
+            "status": "enabled",
+            "authentication": {"type": "certificateAuthority"},
+            "capabilities": {"iotEdge": True},
+        }
+        self.lab.hub("PUT", f"/devices/{self.gateway_id}", identity)
+
+    def start_responder(self) -> None:
+        """Follow the hub's messages and have the responder act on them: ``messages | responder``."""
+        reader, writer = os.pipe()
+        messages = [sys.executable, "-m", "gatewayd.lab", "messages"]
+        messages += ["--dir", str(self.lab.directory), "--hub", self.lab.url("hub")]
+        self._start("messages", messages, stdout=writer)
+        os.close(writer)
+        token_reader, token_writer = os.pipe()
+        os.write(token_writer, self.lab.hub_token().encode())
+        os.close(token_writer)
+        responder = [sys.executable, "-m", "gatewayd.upstream.responder", "--hub", self.lab.url("hub")]
+        responder += ["--trust", str(self.lab.web_root), "--token-fd", str(token_reader)]
+        self._start("responder", responder, pass_fds=(token_reader,), stdin=reader)
+        os.close(reader)
+        os.close(token_reader)
+
+    def stop_responder(self) -> None:
+        for name in ("messages", "responder"):
+            self._end(name, signal.SIGKILL)
 
     # --- the daemon ------------------------------------------------------------------------------
 

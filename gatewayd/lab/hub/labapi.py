@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from .methods import Methods
 from .presence import Presence
 from .state import State
 from .twins import Twins
+
+_POLL = 0.02
+"""Seconds."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -51,8 +55,14 @@ class LabApi:
         ]
 
     async def _messages(self, request: web.Request) -> web.Response:
-        """D2C messages as message routing would hand them on; ``?after=`` a sequence number."""
+        """D2C messages as message routing would hand them on; ``?after=`` a sequence number, ``&wait=`` the seconds to
+        hold the request when there is none yet."""
         after = int(request.query.get("after", 0))
+        deadline = asyncio.get_running_loop().time() + float(request.query.get("wait", 0))
+        while True:
+            if self._state.has_entry("message", after) or asyncio.get_running_loop().time() >= deadline:
+                break
+            await asyncio.sleep(_POLL)
         messages = [{"sequence": sequence, **entry} for sequence, entry in self._state.entries("message", after)]
         return web.json_response(messages)
 

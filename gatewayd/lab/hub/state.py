@@ -58,5 +58,9 @@ class State:
         )
         return [(sequence, json.loads(body)) for sequence, body in rows]
 
+    def has_entry(self, name: str, after: int) -> bool:
+        query = "SELECT 1 FROM entry WHERE list = ? AND sequence > ? LIMIT 1"
+        return self._database.execute(query, (name, after)).fetchone() is not None
+
     def remove_entry(self, sequence: int) -> None:
         self._database.execute("DELETE FROM entry WHERE sequence = ?", (sequence,))

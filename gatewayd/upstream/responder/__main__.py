@@ -1,0 +1,117 @@
+"""``python -m gatewayd.upstream.responder``: the responder on whatever can write lines.
+
+Each line of stdin is one message as message routing hands it on, with ``systemProperties`` and ``body``; each line of
+stdout is what became of one. It ends with its input. The token for the hub comes through a file descriptor and is not
+renewed: this is for trials. In the cloud, the Azure Functions app does the same with a managed identity.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import ssl
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from ..registry import HubRegistry
+from .service import Message, Outcome, Responder
+from .twins import HubTwins
+
+_SCOPE: Final = "https://iothubs.azure.net/.default"
+_LINE_LIMIT: Final = 1024 * 1024
+_BATCH: Final = 100
+
+
+class _Token:
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def token(self, scope: str) -> str:
+        return self._token
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m gatewayd.upstream.responder",
+        description="Acts on what gateways report, one JSON message a line on stdin, and answers them.",
+    )
+    parser.add_argument("--hub", required=True, metavar="HOST", help="<hub>.azure-devices.net, or an https URL")
+    parser.add_argument("--token-fd", required=True, type=int, metavar="N", help="read the hub's bearer token from it")
+    parser.add_argument("--trust", type=Path, metavar="FILE", help="PEM anchors for the hub (default: the system's)")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
+    with os.fdopen(options.token_fd) as source:
+        token = _Token(source.read().strip())
+    try:
+        tls = ssl.create_default_context(cafile=options.trust)
+    except (OSError, ssl.SSLError) as error:
+        print(f"--trust {options.trust}: {error}", file=sys.stderr)  # noqa: T201
+        return 78
+    asyncio.run(_serve(options.hub, token, tls))
+    return 0
+
+
+async def _serve(hub: str, token: _Token, tls: ssl.SSLContext) -> None:
+    registry, twins = HubRegistry(hub, token, _SCOPE, tls), HubTwins(hub, token, _SCOPE, tls)
+    responder = Responder(registry, twins)
+    lines: asyncio.Queue[bytes] = asyncio.Queue(_BATCH)
+    reading = asyncio.create_task(_read(lines))
+    try:
+        while batch := await _gathered(lines):
+            messages = [message for line in batch if (message := _message(line)) is not None]
+            for outcome in await responder.handle(messages):
+                print(json.dumps(_shown(outcome)), flush=True)  # noqa: T201
+    finally:
+        reading.cancel()
+        await registry.close()
+        await twins.close()
+
+
+async def _read(lines: asyncio.Queue[bytes]) -> None:
+    """Put each line; an empty one says that there are no more."""
+    reader = asyncio.StreamReader(_LINE_LIMIT)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        await lines.put(line)
+    await lines.put(b"")
+
+
+async def _gathered(lines: asyncio.Queue[bytes]) -> list[bytes]:
+    """Wait for a line, and take what has come with it; nothing at the end."""
+    batch = [await lines.get()]
+    while batch[-1] and not lines.empty():
+        batch.append(lines.get_nowait())
+    if not batch[-1]:
+        lines.put_nowait(b"")  # for the next call
+        return batch[:-1]
+    return batch
+
+
+def _message(line: bytes) -> Message | None:
+    try:
+        document = json.loads(line)
+        return Message(dict(document["systemProperties"]), document["body"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        logging.getLogger("gatewayd").warning("a line that is no message: %.100r", line)
+        return None
+
+
+def _shown(outcome: Outcome) -> dict[str, Any]:
+    request, answer = outcome.request, outcome.answer
+    return {
+        "speaker": request.speaker if request else None,
+        "kind": request.kind if request else None,
+        "deviceId": request.device_id if request else None,
+        "act": outcome.verdict.act,
+        "detail": outcome.verdict.detail,
+        "status": answer.status if answer else None,
+        "error": str(outcome.error) if outcome.error else None,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

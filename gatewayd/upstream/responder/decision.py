@@ -1,0 +1,106 @@
+"""What to do about a request: values in, a verdict out.
+
+The rule of trust: a gateway speaks for itself and for its own children, which are those whose parent scope in the
+registry is the gateway's scope. A report about anybody else is refused, unless the CA itself is seen to have revoked
+that certificate of that device.
+
+The rule of harm: a revoked certificate must not get in, and a healthy device must not be shut out. A report may come
+late, again, or years after the device was given new hardware; so nothing is done where the certificate that it names
+does not open the identity any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from .. import report
+from ..answers import Status
+from ..base import HubIdentity
+from .message import Request
+
+_SKEW: Final = timedelta(minutes=15)
+"""By which clocks may differ before an expired certificate counts as that."""
+
+
+class Act(StrEnum):
+    DISABLE = "disable"
+    CREATE = "create"
+    ANSWER = "answer"
+    """Nothing is to be done; the speaker is told so."""
+    IGNORE = "ignore"
+    """Not even an answer: it is logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    act: Act
+    status: Status | None = None
+    """Of the answer to an ANSWER; the others' depends on what comes of it."""
+    detail: str = ""
+
+
+def judge(
+    request: Request,
+    speaker: HubIdentity | None,
+    device: HubIdentity | None,
+    now: datetime,
+    *,
+    revoked_at_ca: bool = False,
+) -> Verdict:
+    """``speaker`` and ``device`` as the registry has them now; the same one when a gateway speaks for itself.
+    ``revoked_at_ca``: the CA was seen to have revoked this certificate, which is one of this device's."""
+    if speaker is None:
+        return Verdict(Act.IGNORE, detail=f"{request.speaker} is not in the registry any more")
+    if speaker.generation_id != request.generation_id:
+        return Verdict(Act.IGNORE, detail=f"{request.speaker} was deleted and made anew since it said so")
+    if request.kind == report.ENROLLMENT:
+        return _enrollment(request, speaker, device)
+    if device is None:
+        return Verdict(Act.ANSWER, Status.ABSENT)
+    if not (request.is_own or is_child(device, speaker) or revoked_at_ca):
+        return _not_his(request, speaker)
+    return _revocation(request, device, now)
+
+
+def is_child(device: HubIdentity, gateway: HubIdentity) -> bool:
+    return bool(gateway.scope) and gateway.scope in (device.scope, *device.parents)
+
+
+def _not_his(request: Request, speaker: HubIdentity) -> Verdict:
+    words = f"{request.device_id} is not a child of {request.speaker}"
+    if speaker.scope:  # a gateway, which may be an honest one that somebody has to give this child
+        return Verdict(Act.ANSWER, Status.REFUSED, words)
+    return Verdict(Act.IGNORE, detail=words)
+
+
+def _enrollment(request: Request, speaker: HubIdentity, device: HubIdentity | None) -> Verdict:
+    if not speaker.scope:
+        return Verdict(Act.IGNORE, detail=f"{request.speaker} is no gateway: its identity has no scope of its own")
+    if request.is_own:
+        return Verdict(Act.IGNORE, detail=f"{request.speaker} is there already")
+    if device is None:
+        return Verdict(Act.CREATE)
+    if not is_child(device, speaker):
+        return _not_his(request, speaker)
+    return Verdict(Act.ANSWER, Status.PRESENT if device.enabled else Status.DISABLED)
+
+
+def _revocation(request: Request, device: HubIdentity, now: datetime) -> Verdict:
+    if not device.enabled:
+        return Verdict(Act.ANSWER, Status.DISABLED)
+    if request.not_after is not None and request.not_after + _SKEW < now:
+        return Verdict(Act.ANSWER, Status.SHUT_OUT, "the certificate has expired")
+    if not _opens(device, request.thumbprint):
+        return Verdict(Act.ANSWER, Status.SHUT_OUT, "the identity is pinned to another certificate")
+    return Verdict(Act.DISABLE)
+
+
+def _opens(device: HubIdentity, thumbprint: str | None) -> bool:
+    """Whether a certificate with this SHA-256 thumbprint may open the identity; True when that cannot be told."""
+    if device.authentication_type != "selfSigned" or thumbprint is None:
+        return True
+    pins = [each.lower() for each in (device.primary_thumbprint, device.secondary_thumbprint) if each]
+    return thumbprint in pins or any(len(each) != len(thumbprint) for each in pins)

@@ -1,0 +1,92 @@
+"""What a message says, and who says so. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from .. import report
+
+STAMPS: Final = (
+    "iothub-connection-device-id",
+    "iothub-connection-auth-generation-id",
+    "iothub-connection-auth-method",
+)
+"""Put on each message by the hub, about the connection that it came over (iothub.md, The cloud's side of a report)."""
+
+
+class Ignored(Exception):
+    """The message is not one to act on, or not to be believed; the words say why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    speaker: str
+    """The device id of the connection: who says so."""
+    generation_id: str
+    """Of the speaker's identity at that time: a device that was deleted and made anew has another."""
+    kind: str
+    """``report.REVOCATION`` or ``report.ENROLLMENT``."""
+    device_id: str
+    serial: str
+    thumbprint: str | None
+    """Hex SHA-256 of the certificate."""
+    not_after: datetime | None
+    reason: str
+
+    @property
+    def is_own(self) -> bool:
+        return self.device_id == self.speaker
+
+
+def read(system: Mapping[str, Any], body: Any) -> Request:
+    """``system`` holds the system properties and nothing that a device can write. Raises Ignored."""
+    speaker, generation_id, method = (system.get(name) for name in STAMPS)
+    if not (isinstance(speaker, str) and speaker and isinstance(generation_id, str) and generation_id):
+        raise Ignored("it carries no stamp of the hub")
+    if not _by_certificate(method):
+        raise Ignored(f"the connection of {speaker} was not authenticated by the device's own certificate")
+    if not isinstance(body, Mapping):
+        raise Ignored(f"what {speaker} says is not a JSON object")
+    kind, device_id, serial = (body.get(name) for name in ("type", "deviceId", "serial"))
+    if kind not in (report.REVOCATION, report.ENROLLMENT):
+        raise Ignored(f"what {speaker} says is neither a revocation nor an enrollment")
+    if not (isinstance(device_id, str) and device_id and isinstance(serial, str)):
+        raise Ignored(f"what {speaker} says names no device, or no certificate")
+    thumbprint, reason = body.get("thumbprint"), body.get("reason")
+    return Request(
+        speaker=speaker,
+        generation_id=generation_id,
+        kind=kind,
+        device_id=device_id,
+        serial=serial,
+        thumbprint=thumbprint.lower() if isinstance(thumbprint, str) else None,
+        not_after=_time(body.get("notAfter")),
+        reason=reason if isinstance(reason, str) else "unspecified",
+    )
+
+
+def _by_certificate(method: Any) -> bool:
+    """``{"scope": "device", "type": "x509…", …}``: not with a shared key, which others may hold, nor with one of the
+    hub's own policies, whose holder can pass for any device."""
+    try:
+        stamped = json.loads(method) if isinstance(method, str) else method
+    except ValueError:
+        return False
+    return (
+        isinstance(stamped, Mapping)
+        and stamped.get("scope") == "device"
+        and isinstance(kind := stamped.get("type"), str)
+        and kind.lower().startswith("x509")
+    )
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None

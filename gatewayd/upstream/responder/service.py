@@ -1,0 +1,178 @@
+"""Carries out what ``decision`` says, and answers: one call for a batch of messages, as an event hub hands it over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from ...errors import GatewayError
+from .. import answers
+from .. import identity as identities
+from ..answers import Answer
+from ..base import HubIdentity
+from . import decision, message
+from .decision import Act, Verdict
+from .message import Ignored, Request
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 8
+
+
+class Registry(Protocol):
+    """What the responder needs of ``registry.HubRegistry``."""
+
+    async def get(self, device_id: str) -> HubIdentity | None: ...
+
+    async def converge(
+        self, device_id: str, change: Callable[[HubIdentity | None], dict[str, Any] | None]
+    ) -> HubIdentity | None: ...
+
+
+class Twins(Protocol):
+    async def desired(self, device_id: str) -> dict[str, Any] | None: ...
+    async def merge(self, device_id: str, patch: dict[str, Any]) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """As message routing hands it on."""
+
+    system: Mapping[str, Any]
+    """System properties: what the hub says. Never the application's, which the device writes."""
+    body: Any
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one message."""
+
+    request: Request | None
+    """None when it was none."""
+    verdict: Verdict
+    answer: Answer | None = None
+    error: GatewayError | None = None
+    """The hub could not be asked, or not told: the message has to come again."""
+
+
+class Responder:
+    def __init__(
+        self, registry: Registry, twins: Twins, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._registry = registry
+        self._twins = twins
+        self._now = now
+        self._room = asyncio.Semaphore(_AT_ONCE)
+
+    async def handle(self, messages: Iterable[Message]) -> list[Outcome]:
+        """Act on each and answer; never raises for what a message holds. In the order of the messages."""
+        requests = [_read(each) for each in messages]
+        speakers = _Once(self._registry.get)
+        # The same request may be there twice, and two of them at a time would only be in each other's way.
+        unique = {request for request in requests if isinstance(request, Request)}
+        done = dict(zip(unique, await asyncio.gather(*(self._act(each, speakers) for each in unique)), strict=True))
+        lost = await self._tell(outcome for outcome in done.values() if outcome.answer is not None)
+        outcomes = []
+        for request in requests:
+            outcome = done[request] if isinstance(request, Request) else Outcome(None, request)
+            if outcome.request is not None and (error := lost.get(outcome.request.speaker)) is not None:
+                outcome = Outcome(outcome.request, outcome.verdict, outcome.answer, error)
+            _note(outcome)
+            outcomes.append(outcome)
+        return outcomes
+
+    async def _act(self, request: Request, speakers: _Once) -> Outcome:
+        verdict = Verdict(Act.IGNORE)
+        try:
+            async with self._room:
+                speaker = None if request.is_own else await speakers.get(request.speaker)
+
+                def change(device: HubIdentity | None) -> dict[str, Any] | None:
+                    # Decided on the very version that the write replaces.
+                    nonlocal verdict
+                    own = device if request.is_own else speaker
+                    verdict = decision.judge(request, own, device, self._now())
+                    if verdict.act is Act.DISABLE and device is not None:
+                        return identities.disabled(
+                            device, f"certificate {request.serial[:40]} revoked: {request.reason}"
+                        )
+                    if verdict.act is Act.CREATE and speaker is not None:
+                        return identities.new(request.device_id, parent=speaker.scope)
+                    return None
+
+                found = await self._registry.converge(request.device_id, change)
+                first = verdict
+                if first.act in (Act.DISABLE, Act.CREATE):
+                    # What was written is not what is: read it back.
+                    found = await self._registry.converge(request.device_id, change)
+        except GatewayError as error:
+            return Outcome(request, verdict, error=error)
+        if verdict.act is Act.IGNORE or verdict.status is None:
+            return Outcome(request, verdict)
+        answer = Answer(
+            kind=request.kind,
+            device_id=request.device_id,
+            serial=request.serial,
+            status=verdict.status,
+            etag=found.etag if found is not None else "",
+            detail=verdict.detail,
+            at=self._now().isoformat(timespec="milliseconds"),
+        )
+        return Outcome(request, first, answer)
+
+    async def _tell(self, outcomes: Iterable[Outcome]) -> dict[str, GatewayError]:
+        """Answer each speaker, in one write for all its messages. Returns whom that failed for."""
+        by_speaker: defaultdict[str, list[Answer]] = defaultdict(list)
+        for outcome in outcomes:
+            assert outcome.request is not None
+            assert outcome.answer is not None
+            by_speaker[outcome.request.speaker].append(outcome.answer)
+        lost: dict[str, GatewayError] = {}
+        for speaker, new in by_speaker.items():
+            try:
+                desired = await self._twins.desired(speaker)
+                if desired is None or not await self._twins.merge(speaker, answers.patch(answers.of(desired), new)):
+                    log.info("%s is disabled and cannot be answered: that the hub refuses it is its answer", speaker)
+            except GatewayError as error:
+                lost[speaker] = error
+        return lost
+
+
+class _Once:
+    """Reads each speaker's identity once a batch."""
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        self._read = read
+        self._reading: dict[str, asyncio.Task[HubIdentity | None]] = {}
+
+    async def get(self, device_id: str) -> HubIdentity | None:
+        if device_id not in self._reading:
+            self._reading[device_id] = asyncio.ensure_future(self._read(device_id))
+        return await self._reading[device_id]
+
+
+def _read(each: Message) -> Request | Verdict:
+    try:
+        return message.read(each.system, each.body)
+    except Ignored as reason:
+        return Verdict(Act.IGNORE, detail=str(reason))
+
+
+def _note(outcome: Outcome) -> None:
+    request, verdict = outcome.request, outcome.verdict
+    if request is None:
+        log.warning("ignored: %s", verdict.detail)
+        return
+    said = f"{request.kind} of {request.device_id}, serial {request.serial}, by {request.speaker}"
+    if outcome.error is not None:
+        log.error("%s: not done: %s", said, outcome.error)
+    elif verdict.act is Act.IGNORE:
+        log.warning("%s: ignored: %s", said, verdict.detail)
+    else:
+        log.info("%s: %s, answered %s", said, verdict.act, outcome.answer and outcome.answer.status)
