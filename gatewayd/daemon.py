@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from .ca.base import TokenSource
 from .ca.ezca import EzcaIssuer
-from .config import Settings, UpstreamSettings
+from .config import Settings
 from .control.service import ControlService
 from .core import revocation as table
-from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone, UpstreamWay
+from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone
 from .core.renewal import RenewalPolicy
 from .errors import ConfigInvalid, GatewayError, Internal, NotBootstrapped
 from .keys import tls
@@ -57,12 +57,12 @@ from .services.twin import TwinReporter
 from .store.base import Tx
 from .store.database import SqliteStore
 from .systemd import notify
+from .upstream import ways
 from .upstream.answers import Answers
-from .upstream.base import LinkCredential, Way
+from .upstream.base import LinkCredential
 from .upstream.device import HubLink
 from .upstream.entra import EntraTokens, StaticToken
 from .upstream.registry import HubRegistry
-from .upstream.ways import CaWay, RegistryWay, ReportWay
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,14 @@ class Daemon:
         trust_pem = bundle.read_text() if bundle else None
         self._link = HubLink(settings.hub.host, self._id, tls.bind, trust_pem, settings.hub.timeout)
         self._answers = Answers()
-        self._way = self._upstream_way(settings.upstream)
+        self._way = ways.chosen(
+            settings.upstream,
+            gateway_id=self._id,
+            registry=self._registry,
+            link=self._link,
+            answers=self._answers,
+            now=self._clock.now,
+        )
         self._issuer = self._ezca(self._registrar)
         self._keeper = LinkKeeper(link=self._link, live=self._live, clock=self._clock)
         self._gateway_steps = GatewaySteps(
@@ -316,14 +323,12 @@ class Daemon:
         self._outbox.ring()
         if entry.what == "switch" and entry.device_id == self._id:
             self._spawn(self._take_up_certificate())
-        if entry.what == "wind-up":  # something may have turned up that is to be revoked
+        if entry.what in ("wind-up", Milestone.REPORTED):  # there may be more to revoke, and more that can be done
             self._revocations.ring()
-        if entry.what == Milestone.REPORTED:
-            self._revocations.ring()
-        if entry.what in list(Milestone):
+        if entry.what in (Milestone.REVOKED_AT_CA, Milestone.VERIFIED):  # what closes a revocation
             self._orders.ring()
-            if entry.device_id == self._id:
-                self._spawn(self._fall_silent())
+        if entry.what == Milestone.VERIFIED and entry.device_id == self._id:
+            self._spawn(self._fall_silent())
         if entry.what in ("switch", "revocation", "device added", Milestone.VERIFIED, Milestone.DISABLED):
             self._bus_alarm.ring()
 
@@ -389,16 +394,6 @@ class Daemon:
         return await self._gateway_steps.live(device)
 
     # --- what the ports are made of --------------------------------------------------------------
-
-    def _upstream_way(self, settings: UpstreamSettings) -> Way:
-        def way(name: UpstreamWay | None) -> Way:
-            if name is UpstreamWay.REGISTRY:
-                return RegistryWay(self._registry, self._id)
-            return ReportWay(self._link, self._answers, self._id, settings.deadline)
-
-        if settings.way is UpstreamWay.CA:
-            return CaWay(way(settings.fallback), self._clock.now, settings.deadline)
-        return way(settings.way)
 
     def _trusting_context(self) -> ssl.SSLContext:
         bundle = self._settings.trust.bundle

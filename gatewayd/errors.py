@@ -362,5 +362,5 @@ def all_errors() -> dict[str, type[GatewayError]]:
     while pending:
         cls = pending.pop()
         pending.extend(cls.__subclasses__())
-        found[cls.name()] = cls
+        found.setdefault(cls.name(), cls)  # a private subclass goes under the name of its base
     return found

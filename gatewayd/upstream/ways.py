@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from ..config import UpstreamSettings
+from ..core.model import UpstreamWay
 from ..errors import HubRefused, HubRejected, ResponderRefused, ResponderSilent
 from . import report
 from .answers import CLOSED, Answer, Answers, Status
@@ -16,6 +18,27 @@ _LOOK_AGAIN: Final = 2.0
 """Seconds between two looks at what somebody else is to bring about."""
 _PATIENCE: Final = 10.0
 """Seconds that a leaf's enrollment waits for the responder; after that it is tried again, as any step is."""
+
+
+def chosen(
+    settings: UpstreamSettings,
+    *,
+    gateway_id: str,
+    registry: Registry,
+    link: Link,
+    answers: Answers,
+    now: Callable[[], datetime],
+) -> Way:
+    """The way that the configuration names."""
+
+    def way(name: UpstreamWay | None) -> Way:
+        if name is UpstreamWay.REGISTRY:
+            return RegistryWay(registry, gateway_id)
+        return ReportWay(link, answers, gateway_id, settings.deadline)
+
+    if settings.way is UpstreamWay.CA:
+        return CaWay(way(settings.fallback), now, settings.deadline)
+    return way(settings.way)
 
 
 class RegistryWay:

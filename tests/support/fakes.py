@@ -25,7 +25,7 @@ from gatewayd.keys.base import PrivateKey, PublicKey, TokenObject, TokenState, T
 from gatewayd.pki import certificates
 from gatewayd.pki.csr import public_key_sha256
 from gatewayd.pki.names import general_name
-from gatewayd.upstream.base import HubIdentity, LinkCredential, LinkState, LinkStatus
+from gatewayd.upstream.base import HubIdentity, LinkCredential, LinkState, LinkStatus, OnDesired, OnMethod
 from tests.support.authority import CLIENT, SERVER, Authority
 
 START = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
@@ -240,6 +240,9 @@ class FakeLink:
         self.reported: list[Mapping[str, Any]] = []
         self._down = asyncio.Event()
         self._status = LinkStatus(LinkState.OFF, clock.now())
+
+    def listen(self, on_desired: OnDesired, on_method: OnMethod) -> None:
+        self.tell, self.call = on_desired, on_method
 
     def status(self) -> LinkStatus:
         return self._status

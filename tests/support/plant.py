@@ -35,7 +35,8 @@ from gatewayd.services.status import StatusReader
 from gatewayd.services.steps import GatewaySteps, LeafSteps
 from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
-from gatewayd.upstream.base import LinkCredential
+from gatewayd.upstream.base import LinkCredential, Way
+from gatewayd.upstream.ways import RegistryWay
 from tests.support.fakes import FakeClock, FakeIssuer, FakeKeyStore, FakeLink, FakeRegistry, FakeTokens, Faults
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class Plant:
         self.bootstrap_issuer.authority = self.issuer.authority
         self.bootstrap_issuer.minted = self.issuer.minted
         self.registry = FakeRegistry()
+        self.way: Way = RegistryWay(self.registry, GATEWAY)
         self.link = FakeLink(self.registry, GATEWAY, self.clock)
         self.tokens = FakeTokens()
 
@@ -87,7 +89,7 @@ class Plant:
         self.anchors = Anchors(self.store, None)
         await self.anchors.load()
         common: dict[str, Any] = {"store": self.store, "clock": self.clock}
-        ports: dict[str, Any] = common | {"health": self.health, "issuer": self.issuer, "registry": self.registry}
+        ports: dict[str, Any] = common | {"health": self.health, "issuer": self.issuer, "way": self.way}
         self.keeper = LinkKeeper(link=self.link, live=self.live, clock=self.clock)
         self.steps = GatewaySteps(
             **ports,

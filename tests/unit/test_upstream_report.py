@@ -39,6 +39,7 @@ LEAF = Device("leaf-1", DeviceKind.LEAF, T0)
 
 def test_a_revocation_report_names_the_certificate_in_every_way() -> None:
     assert report.revocation_report(REVOCATION, CREDENTIAL) == {
+        "type": "revocation",
         "deviceId": "leaf-1",
         "serial": "1a2b",
         "thumbprint": "ab" * 32,
