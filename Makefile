@@ -1,8 +1,9 @@
-# make demo   the main job, end to end, against stand-ins of the two clouds
+# make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
 # Both set up what they need first (Debian packages with sudo when not root, then .venv).
 
 PYTHON := .venv/bin/python
+TOKEN := softhsm
 
 .PHONY: help setup demo test lint bench-base clean
 
@@ -13,7 +14,7 @@ setup:
 	@scripts/setup
 
 demo: setup
-	@$(PYTHON) -m gatewayd.lab demo $(DEMO_ARGS)
+	@$(PYTHON) -m gatewayd.lab demo --token $(TOKEN) $(DEMO_ARGS)
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -11,9 +11,12 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from typing import Final
+from typing import Final, cast
+
+from aiohttp import web
 
 from ..errors import ConfigInvalid
+from .handshake import Handshakes
 from .http import HttpServer
 from .limits import network
 from .tls import ServerTls
@@ -39,6 +42,7 @@ class Listener:
         self._tls = tls
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
         self._by_network: Counter[str] = Counter()
+        self._shaking_hands = Handshakes()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._established: set[asyncio.Task[None]] = set()
         self._socket = _listen(address, port)
@@ -54,6 +58,7 @@ class Listener:
         for task in self._handshakes:
             task.cancel()
         await asyncio.gather(*self._handshakes, return_exceptions=True)
+        self._shaking_hands.close()
 
     async def drained(self) -> None:
         """Return when the last established connection is gone."""
@@ -87,19 +92,15 @@ class Listener:
         task = asyncio.current_task()
         assert task is not None
         try:
-            _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
-                self._http,
-                connection,
-                ssl=self._tls.context,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
-            )
+            protocol = await self._establish(connection)
             self._established.add(task)
             self._handshakes.discard(task)
             await self._http.gone(protocol)
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", "") or error.reason or "the connection was closed"
             log.info("TLS with %s failed: %s", remote, reason)
+        except TimeoutError:
+            log.info("TLS with %s was not up within %.0f s", remote, HANDSHAKE_SECONDS)
         except OSError:
             log.debug("%s was gone before TLS was up", remote)
         finally:
@@ -109,6 +110,22 @@ class Listener:
             if not self._by_network[remote]:
                 del self._by_network[remote]
             self._free.release()
+
+    async def _establish(self, connection: socket.socket) -> web.RequestHandler:
+        """TLS, and HTTP over it. Raises ssl.SSLError and OSError, with the connection closed."""
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                ready = await self._shaking_hands.accept(self._tls.context, connection)
+            _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
+                self._http,
+                connection,
+                ssl=cast(ssl.SSLContext, ready),
+                ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return protocol
 
 
 def _listen(address: str, port: int) -> socket.socket:

@@ -13,12 +13,16 @@ from .leaf import EnrollmentFailed
 from .script import Script
 from .stage import Stage, StageError
 from .story import STORY, Play
+from .tokens import TOKENS
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m gatewayd.lab demo", description="The main job, end to end.")
     parser.add_argument(
         "--dir", type=Path, default=Path("demo-state"), help="where everything is made; emptied first (%(default)s)"
+    )
+    parser.add_argument(
+        "--token", choices=TOKENS, default="softhsm", help="where the gateway's keys are (default: %(default)s)"
     )
     options = parser.parse_args(argv)
     script = Script(sys.stdout)
@@ -27,11 +31,11 @@ def main(argv: list[str]) -> int:
         shutil.rmtree(directory)
     began = time.monotonic()
     try:
-        with Stage(directory) as stage:
+        with Stage(directory, token=TOKENS[options.token]) as stage:
             script.opening(
                 "gatewayd: a gateway and its leaves get certificates, keep them, and lose them when revoked",
                 f"Everything is in {directory.name}/. EZCA, Entra and IoT Hub are stand-ins at {stage.address};"
-                " all the rest is real.",
+                f" the keys are in {stage.token.name}; all the rest is real.",
             )
             play = Play(stage, script)
             for scene in STORY:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from ..cloud import Lab
+from .tokens import SoftHsm, Token
 
 T = TypeVar("T")
 
@@ -26,7 +27,6 @@ APPLICATION = "0d6d4a52-5d3c-4f0e-8a44-1f0c6c1f0a02"
 APPLICATION_OBJECT = "b7a3c1d8-93a4-4a34-9d8e-55f2f60f0a03"
 OWNER = "c81e728d-9d4c-4f63-af06-7f89cc1c0a04"
 EST_PORT = 9443
-SOFTHSM_MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 
 _BUS = """<busconfig>
   <type>custom</type>
@@ -57,6 +57,7 @@ class Stage:
         key_algorithm: str = "ec-p256",
         address: str | None = None,
         upstream: str = 'way = "registry"',
+        token: Callable[[Path], Token] = SoftHsm,
     ) -> None:
         """``upstream``: what the daemon's configuration says under [upstream]."""
         self.directory = directory
@@ -70,11 +71,11 @@ class Stage:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []
         directory.mkdir(parents=True, mode=0o700)
+        self.token = token(directory)
         self.lab = Lab(directory / "cloud", address)
         self.address = self.lab.address
         self.bus = f"unix:path={directory / 'bus'}"
         self.environment = os.environ | {
-            "SOFTHSM2_CONF": str(directory / "softhsm2.conf"),
             "GATEWAYD_BUS": self.bus,
             "PYTHONUNBUFFERED": "1",
         }
@@ -82,6 +83,7 @@ class Stage:
     def __enter__(self) -> Self:
         for name in ("entra", "hub", "ezca"):
             self.lab.start(name)
+        self.environment |= self.token.start()
         self._write_configuration()
         self._start_bus()
         return self
@@ -91,6 +93,7 @@ class Stage:
     ) -> None:
         for name in reversed(list(self._processes)):
             self._end(name, signal.SIGTERM)
+        self.token.stop()
         self.lab.__exit__(kind, error, traceback)
         for log in self._logs:
             log.close()
@@ -99,11 +102,6 @@ class Stage:
 
     def _write_configuration(self) -> None:
         ezca, hub, entra = (self.lab.ready(name) for name in ("ezca", "hub", "entra"))
-        tokens = self.directory / "tokens"
-        tokens.mkdir(mode=0o700)
-        (self.directory / "softhsm2.conf").write_text(
-            f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n"
-        )
         self.config.write_text(f"""\
 [gateway]
 device_id = "{self.gateway_id}"
@@ -112,7 +110,7 @@ sans = ["dns:{self.gateway_id}", "ip:{self.address}"]
 state_directory = "{self.state}"
 
 [token]
-module = "{SOFTHSM_MODULE}"
+module = "{self.token.module}"
 uri = "pkcs11:token=gatewayd"
 
 [ezca]
@@ -309,7 +307,7 @@ bus = "{self.bus}"
         return self.pkcs11_tool("--list-objects", "--type", "privkey")
 
     def pkcs11_tool(self, *arguments: str) -> str:
-        command = ["pkcs11-tool", "--module", SOFTHSM_MODULE, "--token-label", "gatewayd", "--login", *arguments]
+        command = ["pkcs11-tool", "--module", self.token.module, "--token-label", "gatewayd", "--login", *arguments]
         # The tool takes a PIN from its own environment; this one dies with the demo.
         environment = self.environment | {"DEMO_PIN": self._pin}
         done = subprocess.run(
