@@ -108,6 +108,12 @@ class TokenNotFound(TokenError):
     remedy = "Check [token] uri and that the token is plugged in; 'gatewayd token-init' makes a new one."
 
 
+class TokenExists(TokenError):
+    fault = Fault.OPERATOR
+    exit_code = 73
+    remedy = "A token is never initialised twice: its keys would be gone. Take another label in [token] uri."
+
+
 class TokenBusy(TokenError):
     recoverable = True
     exit_code = 75
@@ -136,7 +142,7 @@ class TokenFull(TokenError):
 class PinMissing(TokenError):
     fault = Fault.OPERATOR
     exit_code = 77
-    remedy = "Give the PIN as systemd credential 'token-pin', or with --pin-fd."
+    remedy = "Run 'gatewayctl token unlock', or give the PIN as a systemd credential, a file or with --pin-fd."
 
 
 class PinRefused(TokenError):
@@ -144,7 +150,7 @@ class PinRefused(TokenError):
 
     fault = Fault.OPERATOR
     exit_code = 77
-    remedy = "Correct the PIN credential and restart gatewayd; it will not try this PIN again by itself."
+    remedy = "Run 'gatewayctl token unlock' with the right PIN, and correct it where gatewayd reads it at start."
 
 
 class KeyMissing(TokenError):

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from typing import Protocol
-
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from enum import Enum, IntEnum, StrEnum
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..core.model import KeyAlgorithm, KeyRef
 
-PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+if TYPE_CHECKING:  # the token's process does without cryptography: it costs 12 MB
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    from .pin import Pin
+
+PublicKey: TypeAlias = "ec.EllipticCurvePublicKey | rsa.RSAPublicKey"
+PrivateKey: TypeAlias = "ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey"
 """Duck-typed: subclasses that sign in the token and raise on everything that would need the key itself."""
+
+
+class Priority(IntEnum):
+    """Who is served first."""
+
+    HANDSHAKE = 0
+    """A peer waits in a TLS handshake."""
+    REQUEST = 1
+    """The signature of a CSR or a JWT."""
+    HOUSEKEEPING = 2
+    """Key generation, inventory, removal."""
+
+
+class Scheme(Enum):
+    """What the token is asked to do with the data."""
+
+    ECDSA = "ecdsa"
+    """Sign a digest no longer than the curve; the answer is r and s, each as long as the curve (CKM_ECDSA)."""
+    RSA_PKCS1 = "rsa-pkcs1"
+    """Pad a DigestInfo as RFC 8017, 9.2 and apply the key (CKM_RSA_PKCS)."""
+    RSA_RAW = "rsa-raw"
+    """Apply the key to a block as long as the modulus (CKM_RSA_X_509)."""
 
 
 class TokenState(StrEnum):
@@ -24,6 +49,17 @@ class TokenState(StrEnum):
     PIN_MISSING = "pin-missing"
     PIN_REFUSED = "pin-refused"
     """Waits for a person: the PIN was tried once and is not tried again."""
+
+
+class PinTries(StrEnum):
+    """What the token says of the tries that are left (CK_TOKEN_INFO, PKCS#11 2.40, table 9). No token says a number."""
+
+    UNKNOWN = "unknown"
+    FEWER = "fewer"
+    """At least one was spent since the last login."""
+    ONE = "one"
+    NONE = "none"
+    """The token is locked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +73,8 @@ class TokenStatus:
     detail: str
     """Empty, or one sentence on what is wrong."""
     since: datetime
+    pin_tries: PinTries = PinTries.UNKNOWN
+    """As the token said after the PIN was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +99,21 @@ class KeyStore(Protocol):
     async def open(self) -> None:
         """Load the module, find the token, log in. Tries the PIN at most once."""
 
+    async def unlock(self, pin: Pin, *, final_try: bool = False) -> None:
+        """``open`` with another PIN, which is kept in memory: the one way on after a PIN was missing or refused.
+        Where the token is open already the PIN is neither tried nor kept. The last try before the token locks is
+        made with ``final_try`` only."""
+
+    async def initialize(self, pin: Pin, so_pin: Pin | None) -> None:
+        """Make the token where none with its label is, and open it. Raises TokenExists, TokenFull, PinRefused."""
+
     async def close(self) -> None:
         """Log out and finalise the module; waits for calls under way."""
 
     def status(self) -> TokenStatus: ...
+
+    async def algorithms(self) -> list[KeyAlgorithm]:
+        """What the token can both make and sign with, by its own list of mechanisms."""
 
     async def generate(self, key_id: bytes, label: str, algorithm: KeyAlgorithm) -> PublicKey:
         """Make a key pair under ``key_id``, or return the one that is there (idempotent).

@@ -1,37 +1,27 @@
-"""The way into the token: load the module, find the token, log in, and come back after a fault.
+"""The way into the token: load the module, find the token, log in. Runs in the token's own process (helper.py).
 
-All of it runs in the token's one worker thread; only ``status`` is read from others.
-
-What is tried again by itself and what is not: after a fault that finalising may cure, the module is finalised and
-initialised, at most once in 30 s, and the call is made once more. The PIN is tried once for each initialisation as
-long as it is accepted; once refused it is never tried again, whatever is reloaded.
+Nothing is tried again here but a key's handle that has gone stale: what may be cured by loading the module afresh is
+cured by a fresh process, and the daemon decides when (token.py).
 """
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import pkcs11
 from pkcs11 import ObjectClass
 
-from ..errors import PinMissing, PinRefused, TokenError, TokenFault, TokenModuleBroken, TokenNotFound
+from ..errors import PinRefused, TokenError, TokenFault, TokenModuleBroken, TokenNotFound
 from . import faults
-from .base import TokenState, TokenStatus
+from .base import PinTries, TokenState, TokenStatus
 from .pin import Pin
 from .uri import Pkcs11Uri
 
-log = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
-RELOAD_INTERVAL: Final = 30.0
-"""Seconds: a broken device is not made whole by haste, and each reload is a login."""
 
 
 def utc_now() -> datetime:
@@ -39,27 +29,15 @@ def utc_now() -> datetime:
 
 
 class TokenConnection:
-    """A logged-in session with one token, made when it is first needed."""
+    """A logged-in session with one token."""
 
-    def __init__(
-        self,
-        module: Path,
-        uri: Pkcs11Uri,
-        pin: Pin | None,
-        *,
-        clock: Callable[[], datetime] = utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, module: Path, uri: Pkcs11Uri, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._module = module
         self._uri = uri
-        self._pin = pin
         self._clock = clock
-        self._monotonic = monotonic
         self._lib: Any = None
         self._session: Any = None
         self._handles: dict[bytes, Any] = {}
-        self._refused: str | None = None
-        self._reloaded_at: float | None = None
         self.status = TokenStatus(
             state=TokenState.ABSENT,
             label=uri.token or "",
@@ -71,17 +49,36 @@ class TokenConnection:
             since=clock(),
         )
 
+    def open(self, pin: Pin, about_to_log_in: Callable[[], None], *, final_try: bool = False) -> None:
+        """Find the token and log in; ``about_to_log_in`` is called before the PIN is tried. Raises TokenError, and
+        what python-pkcs11 raises."""
+        token = self._find_token()
+        if token is None:
+            message = f"No token matches {self._uri} in {self._module}."
+            self._set(TokenState.ABSENT, message)
+            raise TokenNotFound(message)
+        self.status = replace(
+            self.status,
+            label=token.label,
+            serial=token.serial.decode("ascii", "replace"),
+            model=token.model,
+            manufacturer=token.manufacturer_id,
+        )
+        self._session = self._log_in(token, pin, about_to_log_in, final_try)
+        self.status = replace(self.status, pin_tries=PinTries.UNKNOWN)
+        self._set(TokenState.READY, "")
+
     def run(self, work: Callable[[Any], T]) -> T:
-        """``work(session)``, connecting first where needed. Raises a TokenError."""
+        """``work(session)``; once more when a handle has gone stale. Raises what python-pkcs11 raises."""
+        if self._session is None:
+            raise TokenFault("The token is not open.")
         try:
-            return self._attempt(work)
-        except pkcs11.PKCS11Error as error:
-            if not self._mend(error):
-                raise self._failed(error) from error
-        try:
-            return self._attempt(work)
-        except pkcs11.PKCS11Error as error:
-            raise self._failed(error) from error
+            result = work(self._session)
+        except faults.STALE:
+            self._handles.clear()
+            result = work(self._session)
+        self._set(TokenState.READY, "")
+        return result
 
     def private_key(self, key_id: bytes) -> Any:
         """The handle of a private key, cached. Only within ``run``; raises pkcs11.NoSuchKey."""
@@ -95,40 +92,15 @@ class TokenConnection:
         self._handles.pop(key_id, None)
 
     def close(self) -> None:
-        """Log out and finalise: a TPM keeps the handles of a module that was not finalised."""
-        self._disconnect()
-        self._set(TokenState.ABSENT, "The token has been closed.")
+        """Finalise the module, which logs out too: a TPM keeps the handles of one that was not finalised."""
+        self._handles.clear()
+        self._session = None
+        lib, self._lib = self._lib, None
+        if lib is not None:
+            lib.finalize()
 
-    def unresponsive(self, detail: str) -> None:
-        """A caller's time ran out; called from that caller's thread. The next success makes it good again."""
-        self._set(TokenState.FAULTY, detail)
-
-    def _attempt(self, work: Callable[[Any], T]) -> T:
-        if self._session is None:
-            self._session = self._connect()
-        result = work(self._session)
-        self._set(TokenState.READY, "")
-        return result
-
-    def _mend(self, error: pkcs11.PKCS11Error) -> bool:
-        """Do what may cure ``error``; False when nothing may, or not yet."""
-        if isinstance(error, faults.STALE):
-            self._handles.clear()
-            return True
-        if faults.cured_by_reload(error) and self._claim_reload():
-            log.warning("the token answered with %s: its module is initialised again", faults.name(error))
-            self._disconnect()
-            return True
-        return False
-
-    def _claim_reload(self) -> bool:
-        now = self._monotonic()
-        if self._reloaded_at is not None and now - self._reloaded_at < RELOAD_INTERVAL:
-            return False
-        self._reloaded_at = now
-        return True
-
-    def _failed(self, error: pkcs11.PKCS11Error) -> TokenError:
+    def failed(self, error: pkcs11.PKCS11Error) -> TokenError:
+        """The error that callers see, and what it says of the token's state."""
         translated = faults.translate(error)
         if isinstance(translated, TokenNotFound):
             self._set(TokenState.ABSENT, translated.message)
@@ -136,43 +108,23 @@ class TokenConnection:
             self._set(TokenState.FAULTY, translated.message)
         return translated
 
-    def _connect(self) -> Any:
-        if self._refused is not None:
-            self._set(TokenState.PIN_REFUSED, self._refused)
-            raise PinRefused(self._refused)
-        if self._pin is None:
-            message = "The token needs a PIN and none was given."
-            self._set(TokenState.PIN_MISSING, message)
-            raise PinMissing(message)
-        token = self._find_token()
-        if token is None and self._claim_reload():
-            # Some modules learn of a token that came later only when they are initialised.
-            self._disconnect()
-            token = self._find_token()
-        if token is None:
-            message = f"No token matches {self._uri} in {self._module}."
-            self._set(TokenState.ABSENT, message)
-            raise TokenNotFound(message)
-        self.status = replace(
-            self.status,
-            label=token.label,
-            serial=token.serial.decode("ascii", "replace"),
-            model=token.model,
-            manufacturer=token.manufacturer_id,
-        )
-        return self._log_in(token, self._pin)
-
-    def _log_in(self, token: Any, pin: Pin) -> Any:
-        refusal = faults.login_refusal(token.flags)
+    def _log_in(self, token: Any, pin: Pin, about_to_log_in: Callable[[], None], final_try: bool) -> Any:
+        refusal = faults.login_refusal(token.flags, final_try=final_try)
         if refusal is None:
+            about_to_log_in()
             try:
                 return token.open(rw=True, user_pin=pin.reveal())
             except faults.PIN as error:
                 refusal = f"The token {token.label!r} refused the PIN ({faults.name(error)})."
-        self._refused = refusal
+        self.status = replace(self.status, pin_tries=self._tries(token))
         self._set(TokenState.PIN_REFUSED, refusal)
-        log.error("%s It is not tried again.", refusal)
         raise PinRefused(refusal)
+
+    def _tries(self, token: Any) -> PinTries:
+        try:
+            return faults.tries_left(token.slot.get_token().flags)
+        except pkcs11.PKCS11Error:
+            return PinTries.UNKNOWN
 
     def _find_token(self) -> Any:
         """The one token that matches, or None. Raises TokenModuleBroken, and TokenNotFound when several match."""
@@ -206,17 +158,6 @@ class TokenConnection:
             (_full_version(wanted.library_version), f"{major}.{minor}"),
         )
         return all(want is None or want == have for want, have in facts)
-
-    def _disconnect(self) -> None:
-        """Finalise the module, which ends its sessions too, in whatever state it is."""
-        self._handles.clear()
-        self._session = None
-        lib, self._lib = self._lib, None
-        if lib is not None:
-            try:
-                lib.finalize()
-            except pkcs11.PKCS11Error as error:
-                log.info("finalising the token's module answered %s", faults.name(error))
 
     def _set(self, state: TokenState, detail: str) -> None:
         status = self.status

@@ -7,6 +7,7 @@ from typing import Final
 import pkcs11
 
 from ..errors import AlgorithmUnsupported, KeyMissing, TokenError, TokenFault, TokenNotFound
+from .base import PinTries
 
 PIN: Final = (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange, pkcs11.PinLocked, pkcs11.PinExpired)
 """The PIN was refused: never try it again."""
@@ -69,18 +70,31 @@ def name(error: pkcs11.PKCS11Error) -> str:
     return str(error).rstrip(".") if type(error) is pkcs11.PKCS11Error else type(error).__name__
 
 
+USER_PIN_COUNT_LOW: Final = 0x00010000
 USER_PIN_FINAL_TRY: Final = 0x00020000
 USER_PIN_LOCKED: Final = 0x00040000
 """Flags of CK_TOKEN_INFO (PKCS#11 2.40, table 9) that python-pkcs11 does not name."""
 
 
-def login_refusal(flags: int) -> str | None:
+def login_refusal(flags: int, *, final_try: bool = False) -> str | None:
     """Why a login must not even be tried, by the token's own count of failures; None when it may.
 
-    The last try before the lock is left to a person: a service that comes back again and again would spend it.
+    The last try before the lock is left to a person, who says ``final_try``: a service that comes back again and again
+    would spend it.
     """
     if flags & USER_PIN_LOCKED:
         return "The token has locked its PIN after too many failures."
-    if flags & USER_PIN_FINAL_TRY:
+    if flags & USER_PIN_FINAL_TRY and not final_try:
         return "The token allows one more try of the PIN before it locks; it is left to a person."
     return None
+
+
+def tries_left(flags: int) -> PinTries:
+    for flag, left in (
+        (USER_PIN_LOCKED, PinTries.NONE),
+        (USER_PIN_FINAL_TRY, PinTries.ONE),
+        (USER_PIN_COUNT_LOW, PinTries.FEWER),
+    ):
+        if flags & flag:
+            return left
+    return PinTries.UNKNOWN

@@ -1,6 +1,7 @@
 """Key pairs as objects in the token: making them, reading them back, telling what is there.
 
-Functions over an open python-pkcs11 session; they raise its exceptions where they do not say otherwise.
+Functions over an open python-pkcs11 session; they raise its exceptions where they do not say otherwise. Public keys are
+plain numbers here (public.py), because the token's process does without ``cryptography``.
 """
 
 from __future__ import annotations
@@ -9,22 +10,24 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import pkcs11
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 
 from ..core.model import KeyAlgorithm
 from ..errors import AlgorithmUnsupported, Internal, KeyMissing, KeyNotProtected, TokenFull
 from . import faults
-from .base import PublicKey, TokenObject
+from .base import TokenObject
+
+PublicNumbers = dict[str, str]
+"""``curve`` and ``point`` (uncompressed, hex), or ``modulus`` and ``exponent`` (hex)."""
 
 # CKA_EC_PARAMS: the curve's OID in DER (RFC 5480, 2.1.1.1).
 _CURVES: Final = MappingProxyType(
     {
-        bytes.fromhex("06082a8648ce3d030107"): (KeyAlgorithm.EC_P256, ec.SECP256R1()),
-        bytes.fromhex("06052b81040022"): (KeyAlgorithm.EC_P384, ec.SECP384R1()),
+        bytes.fromhex("06082a8648ce3d030107"): KeyAlgorithm.EC_P256,
+        bytes.fromhex("06052b81040022"): KeyAlgorithm.EC_P384,
     }
 )
-_EC_PARAMS: Final = MappingProxyType({algorithm: params for params, (algorithm, _) in _CURVES.items()})
+_EC_PARAMS: Final = MappingProxyType({algorithm: params for params, algorithm in _CURVES.items()})
 _BITS: Final = MappingProxyType(
     {KeyAlgorithm.EC_P256: 256, KeyAlgorithm.EC_P384: 384, KeyAlgorithm.RSA_2048: 2048, KeyAlgorithm.RSA_3072: 3072}
 )
@@ -56,7 +59,7 @@ _KINDS: Final = MappingProxyType(
 )
 
 
-def generate(session: Any, key_id: bytes, label: str, algorithm: KeyAlgorithm) -> PublicKey:
+def generate(session: Any, key_id: bytes, label: str, algorithm: KeyAlgorithm) -> PublicNumbers:
     """The key pair under ``key_id``, made now unless it exists, its protection read back and checked.
 
     Raises KeyNotProtected (a key made by this very call is destroyed first; one that was found is left),
@@ -71,14 +74,14 @@ def generate(session: Any, key_id: bytes, label: str, algorithm: KeyAlgorithm) -
             raise Internal(f"Key {key_id.hex()} is {found}, but was asked for as {algorithm}.")
         if flaw := _flaw(private):
             raise KeyNotProtected(f"Key {key_id.hex()} in the token {flaw}.")
-        return public_key_of(public)
+        return public_numbers(public)
     # A public half alone is what a crash in the middle of a generation leaves; nothing can hang on it.
     destroy(session, key_id)
     public, private = _generate(session, key_id, label, algorithm)
     if flaw := _flaw(private):
         destroy(session, key_id)
         raise KeyNotProtected(f"A key made in the token {flaw}; it was destroyed.")
-    return public_key_of(public)
+    return public_numbers(public)
 
 
 def _generate(session: Any, key_id: bytes, label: str, algorithm: KeyAlgorithm) -> tuple[Any, Any]:
@@ -149,11 +152,11 @@ def destroy(session: Any, key_id: bytes) -> None:
             item.destroy()
 
 
-def find(session: Any, public_key: PublicKey) -> tuple[bytes, KeyAlgorithm] | None:
-    """Id and algorithm of the private key that belongs to ``public_key``."""
+def find(session: Any, wanted: PublicNumbers) -> tuple[bytes, KeyAlgorithm] | None:
+    """Id and algorithm of the private key that belongs to this public key."""
     for public in _all(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY}):
         algorithm = algorithm_of(public)
-        if algorithm is not None and public_key_of(public) == public_key:
+        if algorithm is not None and public_numbers(public) == wanted:
             key_id = bytes(public[Attribute.ID])
             if _one(session, ObjectClass.PRIVATE_KEY, key_id) is not None:
                 return key_id, algorithm
@@ -183,23 +186,24 @@ def algorithm_of(key: Any) -> KeyAlgorithm | None:
     """None for a key that is none of ours."""
     kind = _get(key, Attribute.KEY_TYPE)
     if kind is KeyType.EC:
-        known = _CURVES.get(bytes(_get(key, Attribute.EC_PARAMS) or b""))
-        return known[0] if known else None
+        return _CURVES.get(bytes(_get(key, Attribute.EC_PARAMS) or b""))
     if kind is KeyType.RSA:
         bits = int.from_bytes(_get(key, Attribute.MODULUS) or b"", "big").bit_length()
         return next((each for each, size in _BITS.items() if each.is_rsa and size == bits), None)
     return None
 
 
-def public_key_of(public: Any) -> PublicKey:
-    """The public object as ``cryptography`` has it. For EC and RSA keys of ours only."""
+def public_numbers(public: Any) -> PublicNumbers:
+    """For EC and RSA keys of ours only."""
     if public[Attribute.KEY_TYPE] is KeyType.RSA:
-        exponent = int.from_bytes(public[Attribute.PUBLIC_EXPONENT], "big")
-        return rsa.RSAPublicNumbers(exponent, int.from_bytes(public[Attribute.MODULUS], "big")).public_key()
-    _, curve = _CURVES[bytes(public[Attribute.EC_PARAMS])]
+        modulus, exponent = (
+            int.from_bytes(public[each], "big") for each in (Attribute.MODULUS, Attribute.PUBLIC_EXPONENT)
+        )
+        return {"modulus": f"{modulus:x}", "exponent": f"{exponent:x}"}
+    curve = _CURVES[bytes(public[Attribute.EC_PARAMS])]
     # CKA_EC_POINT is the uncompressed point inside a DER OCTET STRING; some tokens leave the wrapping out.
-    point = public[Attribute.EC_POINT][-(1 + 2 * (curve.key_size // 8)) :]
-    return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
+    point = public[Attribute.EC_POINT][-(1 + 2 * (_BITS[curve] // 8)) :]
+    return {"curve": str(curve), "point": point.hex()}
 
 
 def _get(item: Any, attribute: Attribute) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from enum import Enum
 from typing import Final, NoReturn
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,19 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.utils import Buffer
 
-from .worker import Priority
-
-
-class Scheme(Enum):
-    """What the token is asked to do with the data."""
-
-    ECDSA = "ecdsa"
-    """Sign a digest no longer than the curve; the answer is r and s, each as long as the curve (CKM_ECDSA)."""
-    RSA_PKCS1 = "rsa-pkcs1"
-    """Pad a DigestInfo as RFC 8017, 9.2 and apply the key (CKM_RSA_PKCS)."""
-    RSA_RAW = "rsa-raw"
-    """Apply the key to a block as long as the modulus (CKM_RSA_X_509)."""
-
+from .base import Priority, Scheme
 
 Sign = Callable[[Scheme, bytes, Priority], bytes]
 

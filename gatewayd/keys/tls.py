@@ -26,9 +26,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ..errors import GatewayError, TlsBridgeUnsupported
 from . import openssl, tls_proof
+from .base import Priority, Scheme
 from .openssl import check
-from .signer import Scheme, TokenEcKey, TokenRsaKey
-from .worker import Priority
+from .signer import TokenEcKey, TokenRsaKey
 
 log = logging.getLogger(__name__)
 

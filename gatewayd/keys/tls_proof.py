@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from .signer import Scheme, TokenEcKey, TokenRsaKey
-from .worker import Priority
+from .base import Priority, Scheme
+from .signer import TokenEcKey, TokenRsaKey
 
 Key = TokenEcKey | TokenRsaKey
 Bind = Callable[[ssl.SSLContext, x509.Certificate, Sequence[x509.Certificate], Key], None]

@@ -1,45 +1,76 @@
-"""The key store over a PKCS#11 token."""
+"""The key store over a PKCS#11 token, whose module runs in a process of its own (helper.py).
+
+What is tried again by itself and what is not. After a fault that a fresh start of the module may cure (its crash and
+its hanging among them) the process is ended and another one started, at most once in 30 s, and the call is made once
+more. The PIN is tried once for each process as long as it is accepted; once refused it is never tried again, whatever
+is restarted, until a person gives one.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import time
 from collections.abc import Callable
-from datetime import datetime
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from pkcs11 import Mechanism
 
 from ..core.model import KeyAlgorithm, KeyRef
-from ..errors import ConfigInvalid, TokenTimeout
-from . import objects
-from .base import PrivateKey, PublicKey, TokenObject, TokenStatus
-from .connection import TokenConnection, utc_now
-from .pin import Pin
-from .signer import Scheme, TokenEcKey, TokenRsaKey
-from .uri import parse
-from .worker import Priority, Worker
-
-T = TypeVar("T")
-
-_MECHANISMS: Final = MappingProxyType(
-    {
-        Scheme.ECDSA: Mechanism.ECDSA,
-        Scheme.RSA_PKCS1: Mechanism.RSA_PKCS,
-        Scheme.RSA_RAW: Mechanism.RSA_X_509,
-    }
+from ..errors import (
+    ConfigInvalid,
+    GatewayError,
+    PinMissing,
+    PinRefused,
+    TokenBusy,
+    TokenError,
+    TokenExists,
+    TokenFault,
+    TokenModuleBroken,
+    TokenTimeout,
+    all_errors,
 )
+from . import public
+from .base import PinTries, Priority, PrivateKey, PublicKey, Scheme, TokenObject, TokenState, TokenStatus
+from .channel import JSON, SIGN, SIGN_ANSWER, ChannelClosed, read_json
+from .pin import Pin
+from .process import HelperProcess, Process
+from .signer import TokenEcKey, TokenRsaKey
+from .turns import Turns
+from .uri import Pkcs11Uri, parse
+
+log = logging.getLogger(__name__)
+
+RELOAD_INTERVAL: Final = 30.0
+"""Seconds: a broken device is not made whole by haste, and each fresh start is a login."""
+
+_HANGING: Final = 4
+"""A process that owes an answer for so many times the time limit is killed. Not sooner: a token that was only slow, or
+frozen for a while, goes on where it was, and a module that is killed may leave its sessions in a TPM."""
+
+_PLACES: Final = {scheme: place for place, scheme in enumerate(Scheme)}
+
+Spawn = Callable[[Path, Pkcs11Uri], Process]
+Arguments = dict[str, Any] | bytes | None
+"""Of a request; bytes are a signature's short form (channel.py), less its number."""
+
+
+class _Curable(Exception):
+    """A fresh start of the module may cure it."""
+
+    def __init__(self, error: TokenError) -> None:
+        self.error = error
 
 
 class Pkcs11KeyStore:
-    """``keys.base.KeyStore`` over python-pkcs11, all calls in one worker thread.
-
-    One store for a module in a process: C_Initialize and C_Finalize belong to the whole process. Never fork without
-    exec once it is open (``subprocess`` is fine).
-    """
+    """``keys.base.KeyStore`` over one token. Its callers take turns (turns.py); each store has a process of its own,
+    so that several tokens are several stores, of one module or of several."""
 
     def __init__(
         self,
@@ -49,30 +80,70 @@ class Pkcs11KeyStore:
         *,
         timeout: float = 15.0,
         queue_size: int = 64,
-        clock: Callable[[], datetime] = utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
+        spawn: Spawn = HelperProcess,
     ) -> None:
         """``uri`` (RFC 7512) says which token; a module-path in it goes before ``module``. ``timeout`` is in
         seconds, for each call and its time in the queue. Raises ConfigInvalid."""
         wanted = parse(uri)
         if any(each is not None for each in (wanted.object, wanted.type, wanted.id, wanted.module_name)):
             raise ConfigInvalid("the token's PKCS#11 URI must name a token: no object, type, id or module-name")
-        if wanted.module_path is not None:
-            module = Path(wanted.module_path)
-        self._connection = TokenConnection(module, wanted, pin, clock=clock, monotonic=monotonic)
-        self._worker = Worker(timeout=timeout, queue_size=queue_size)
+        self._module = Path(wanted.module_path) if wanted.module_path is not None else module
+        self._uri = wanted
+        self._pin = pin
+        self._timeout = timeout
+        self._spawn = spawn
+        self._turns = Turns(queue_size)
+        self._queue_size = queue_size
+        self._threads = ThreadPoolExecutor(max_workers=queue_size + 2, thread_name_prefix="token")  # one to close it
+        self._threads_busy = 0
+        self._pid = os.getpid()
+        self._number = 0
+        self._process: Process | None = None
+        self._open = False
+        self._closed = False
+        self._owed: _Owed | None = None
+        self._started = False
+        self._reloaded_at: float | None = None
+        self._refused: str | None = None
+        self._pin_accepted = False
+        self._status = TokenStatus(
+            state=TokenState.ABSENT,
+            label=wanted.token or "",
+            serial=wanted.serial or "",
+            model="",
+            manufacturer="",
+            module=str(self._module),
+            detail="The token has not been opened yet.",
+            since=datetime.now(UTC),
+        )
+
+    # --- the port --------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        await self._housekeeping(lambda session: None)
+        await self._background(self._call, Priority.HOUSEKEEPING, None)
+
+    async def unlock(self, pin: Pin, *, final_try: bool = False) -> None:
+        await self._background(self._unlock, pin, final_try)
+
+    async def initialize(self, pin: Pin, so_pin: Pin | None) -> None:
+        await self._background(self._initialize, pin, so_pin)
 
     async def close(self) -> None:
-        await self._worker.stop(self._connection.close)
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._close)
+            self._threads.shutdown(wait=False)
 
     def status(self) -> TokenStatus:
-        return self._connection.status
+        return self._status
+
+    async def algorithms(self) -> list[KeyAlgorithm]:
+        return [KeyAlgorithm(each) for each in await self._housekeeping("algorithms")]
 
     async def generate(self, key_id: bytes, label: str, algorithm: KeyAlgorithm) -> PublicKey:
-        return await self._housekeeping(lambda session: objects.generate(session, key_id, label, algorithm))
+        return public.from_numbers(
+            await self._housekeeping("generate", id=key_id.hex(), label=label, algorithm=str(algorithm))
+        )
 
     def private_key(self, ref: KeyRef, public_key: PublicKey) -> PrivateKey:
         """Its TLS signatures go before its other ones: what a signature is for follows from how it is asked."""
@@ -82,33 +153,253 @@ class Pkcs11KeyStore:
         return TokenEcKey(public_key, sign)
 
     async def find(self, public_key: PublicKey) -> KeyRef | None:
-        found = await self._housekeeping(lambda session: objects.find(session, public_key))
-        return KeyRef(*found) if found else None
+        numbers = public.to_numbers(public_key)
+        found = await self._housekeeping("find", public=numbers) if numbers is not None else None
+        return KeyRef(bytes.fromhex(found[0]), KeyAlgorithm(found[1])) if found else None
 
     async def destroy(self, key_id: bytes) -> None:
-        def work(session: Any) -> None:
-            self._connection.forget(key_id)
-            objects.destroy(session, key_id)
-
-        await self._housekeeping(work)
+        await self._housekeeping("destroy", id=key_id.hex())
 
     async def objects(self) -> list[TokenObject]:
-        return await self._housekeeping(objects.inventory)
+        return [
+            TokenObject(
+                kind=each["kind"],
+                id=bytes.fromhex(each["id"]),
+                label=each["label"],
+                algorithm=KeyAlgorithm(each["algorithm"]) if each["algorithm"] else None,
+                sensitive=each["sensitive"],
+                extractable=each["extractable"],
+                local=each["local"],
+            )
+            for each in await self._housekeeping("objects")
+        ]
 
-    async def _housekeeping(self, work: Callable[[Any], T]) -> T:
-        try:
-            return await self._worker.acall(Priority.HOUSEKEEPING, lambda: self._connection.run(work))
-        except TokenTimeout as error:
-            self._connection.unresponsive(error.message)
-            raise
+    # --- one call --------------------------------------------------------------------------------
+
+    async def _background(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A thread for each: one at the token, the others in its queue, and none more than that holds."""
+        if self._threads_busy > self._queue_size:
+            raise TokenBusy(f"{self._queue_size} calls wait for the token already.")
+        self._threads_busy += 1
+        future = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        future.add_done_callback(self._thread_free)
+        return await asyncio.shield(future)
+
+    def _thread_free(self, _: object) -> None:
+        self._threads_busy -= 1
+
+    async def _housekeeping(self, what: str, **arguments: Any) -> Any:
+        return await self._background(self._call, Priority.HOUSEKEEPING, what, arguments)
 
     def _sign(self, key_id: bytes, scheme: Scheme, data: bytes, priority: Priority) -> bytes:
-        def work(session: Any) -> bytes:
-            signature: bytes = self._connection.private_key(key_id).sign(data, mechanism=_MECHANISMS[scheme])
-            return signature
+        body = bytes((_PLACES[scheme], len(key_id))) + key_id + data
+        made: bytes | str = self._call(priority, "sign", body)
+        return made if isinstance(made, bytes) else bytes.fromhex(made)
 
+    def _call(self, priority: Priority, what: str | None, arguments: Arguments = None) -> Any:
+        """Open the token where needed and make this request of its process (None: only open). Blocks the thread."""
+        if os.getpid() != self._pid:
+            raise TokenFault("The token was opened before a fork and cannot be used after it.")
+        deadline = time.monotonic() + self._timeout
+        with self._turns.take(priority, self._timeout):
+            try:
+                return self._attempt(what, arguments, deadline)
+            except _Curable as curable:
+                if not self._may_reload():
+                    raise curable.error from None
+                log.warning("the token's module is loaded afresh: %s", curable.error)
+                self._end()
+            try:
+                return self._attempt(what, arguments, deadline)
+            except _Curable as curable:
+                raise curable.error from None
+
+    def _attempt(self, what: str | None, arguments: Arguments, deadline: float) -> Any:
+        self._settle(deadline)
+        if not self._open:
+            self._log_in(deadline, final_try=False)
+        return self._ask(what, arguments, deadline) if what is not None else None
+
+    def _log_in(self, deadline: float, *, final_try: bool) -> None:
+        if self._refused is not None:
+            self._set(TokenState.PIN_REFUSED, self._refused)
+            raise PinRefused(self._refused)
+        if self._pin is None:
+            message = "The token needs a PIN and none was given."
+            self._set(TokenState.PIN_MISSING, message)
+            raise PinMissing(message)
+        self._ask("open", {"pin": self._pin.reveal(), "final_try": final_try}, deadline)
+
+    def _unlock(self, pin: Pin, final_try: bool) -> None:
+        deadline = time.monotonic() + self._timeout
+        with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
+            try:
+                self._settle(deadline)
+                if self._open:
+                    return
+                self._pin, self._pin_accepted, self._refused = pin, False, None
+                self._log_in(deadline, final_try=final_try)
+            except _Curable as curable:
+                raise curable.error from None
+
+    def _initialize(self, pin: Pin, so_pin: Pin | None) -> None:
+        """In a process of its own, because the module is finalised on the way."""
+        label = self._uri.token
+        if not label:
+            raise ConfigInvalid("token.uri must name the token to make: pkcs11:token=LABEL")
+        deadline = time.monotonic() + self._timeout
+        with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
+            if self._open or self._status.state not in (TokenState.ABSENT, TokenState.PIN_MISSING):
+                raise TokenExists(f"There is a token {label!r} already; nothing was changed.")
+            self._end()
+            self._process = self._spawn(self._module, self._uri)
+            self._started = True
+            arguments = {"label": label, "pin": pin.reveal(), "so_pin": so_pin.reveal() if so_pin else None}
+            try:
+                if not self._ask("initialize", arguments, deadline)["created"]:
+                    raise TokenExists(f"There is a token {label!r} already; nothing was changed.")
+                self._pin, self._pin_accepted, self._refused = pin, False, None
+                self._log_in(deadline, final_try=False)
+            except _Curable as curable:
+                raise curable.error from None
+
+    def _close(self) -> None:
+        with self._turns.last(self._timeout):
+            self._end()
+            self._set(TokenState.ABSENT, "The token has been closed.")
+
+    # --- one request -----------------------------------------------------------------------------
+
+    def _settle(self, deadline: float) -> None:
+        """Wait for the answer that an earlier caller did not wait for: it may be that of a login. Raises
+        TokenTimeout, _Curable."""
+        if self._owed is not None:
+            try:
+                self._receive(deadline)
+            except TokenTimeout:
+                raise
+            except GatewayError:
+                pass
+
+    def _ask(self, what: str, arguments: Arguments, deadline: float) -> Any:
+        """Raises TokenError, _Curable."""
+        process = self._process or self._start()
+        self._number = number = (self._number + 1) & 0xFFFFFFFF
+        self._owed = _Owed(number, what, time.monotonic())
         try:
-            return self._worker.call(priority, lambda: self._connection.run(work))
-        except TokenTimeout as error:
-            self._connection.unresponsive(error.message)
-            raise
+            if isinstance(arguments, bytes):
+                process.channel.send(SIGN, SIGN_ANSWER.pack(number) + arguments)
+            else:
+                process.channel.send_json([number, what, arguments or {}])
+        except ChannelClosed:
+            raise self._lost() from None
+        return self._receive(deadline)
+
+    def _receive(self, deadline: float) -> Any:
+        """The answer that is owed, and what follows from it. Raises TokenError, _Curable."""
+        process, owed = self._process, self._owed
+        assert process is not None
+        assert owed is not None
+        try:
+            kind, body = process.channel.receive(deadline)
+            while kind == JSON and (answer := read_json(body))[1] == "login":
+                owed.trying_pin = True
+                kind, body = process.channel.receive(deadline)
+        except TimeoutError:
+            raise self._too_slow(process, owed) from None
+        except ChannelClosed:
+            raise self._lost() from None
+        self._owed = None
+        if kind == SIGN:
+            self._fine()
+            return body[SIGN_ANSWER.size :]
+        _, outcome, content, news = answer
+        if news is not None:
+            self._status = _status(news)
+        if outcome == "done":
+            if owed.what == "open":
+                self._open = self._pin_accepted = True
+            self._fine()
+            return content
+        error = all_errors().get(content["error"], TokenFault)(content["message"])
+        if isinstance(error, PinRefused) and owed.what == "open":
+            self._refuse(error.message)
+        raise _Curable(error) if content["reload"] and isinstance(error, TokenError) else error
+
+    def _fine(self) -> None:
+        """It answers: what a time limit or a crash had set is over."""
+        if self._open and self._status.state is not TokenState.READY:
+            self._set(TokenState.READY, "")
+
+    def _refuse(self, message: str) -> None:
+        self._refused = message
+        log.error("%s It is not tried again.", message)
+
+    def _too_slow(self, process: Process, owed: _Owed) -> TokenTimeout:
+        error = TokenTimeout(f"The token did not answer within {self._timeout:g} s.")
+        if time.monotonic() - owed.since >= _HANGING * self._timeout:
+            log.error("the token's module has been silent for %g s: it is killed", _HANGING * self._timeout)
+            process.kill()
+        self._set(TokenState.FAULTY, error.message)
+        return error
+
+    def _lost(self) -> GatewayError | _Curable:
+        """The process is gone in the middle of a request."""
+        trying_pin = self._owed is not None and self._owed.trying_pin
+        how = self._end()
+        message = f"The PKCS#11 module {self._module} {how}."
+        if trying_pin and not self._pin_accepted:
+            self._refuse(f"{message} That was while the PIN was tried; whether it was accepted is not known.")
+            assert self._refused is not None
+            self._set(TokenState.PIN_REFUSED, self._refused)
+            return PinRefused(self._refused)
+        log.error("%s", message)
+        self._set(TokenState.FAULTY, message)
+        return _Curable(TokenModuleBroken(message))
+
+    # --- the process -----------------------------------------------------------------------------
+
+    def _start(self) -> Process:
+        if self._started:
+            if not self._may_reload():
+                raise TokenFault("The token's module is down; it is loaded afresh at most once in 30 s.")
+            self._reloaded_at = time.monotonic()
+        self._started = True
+        self._process = self._spawn(self._module, self._uri)
+        return self._process
+
+    def _may_reload(self) -> bool:
+        return self._reloaded_at is None or time.monotonic() - self._reloaded_at >= RELOAD_INTERVAL
+
+    def _end(self) -> str:
+        """How it ended, as the rest of a sentence about the module."""
+        process, self._process = self._process, None
+        self._open, self._owed = False, None
+        return process.end() if process is not None else "was not running"
+
+    def _set(self, state: TokenState, detail: str) -> None:
+        status = self._status
+        if (status.state, status.detail) != (state, detail):
+            since = status.since if status.state is state else datetime.now(UTC)
+            self._status = replace(status, state=state, detail=detail, since=since)
+
+
+@dataclass(slots=True)
+class _Owed:
+    """A request that was sent and not answered yet; there is one at most."""
+
+    number: int
+    what: str
+    since: float
+    trying_pin: bool = False
+
+
+def _status(news: dict[str, Any]) -> TokenStatus:
+    return TokenStatus(
+        **{
+            **news,
+            "state": TokenState(news["state"]),
+            "since": datetime.fromisoformat(news["since"]),
+            "pin_tries": PinTries(news["pin_tries"]),
+        }
+    )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from gatewayd.keys.base import KeyStore
 from gatewayd.keys.token import Pkcs11KeyStore
 from tests.support.softhsm import SoftHsm, softhsm, softhsm_template
+from tests.support.token_thread import TokenThreads
 
-__all__ = ["keys", "softhsm", "softhsm_template"]
+__all__ = ["keys", "near_keys", "softhsm", "softhsm_template", "threads"]
 
 
 @pytest_asyncio.fixture
@@ -18,5 +20,19 @@ async def keys(softhsm: SoftHsm) -> AsyncIterator[Pkcs11KeyStore]:
     store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin)
     port: KeyStore = store  # the type checker holds the store to its port
     await port.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def threads() -> TokenThreads:
+    return TokenThreads()
+
+
+@pytest_asyncio.fixture
+async def near_keys(softhsm: SoftHsm, threads: TokenThreads) -> AsyncIterator[Pkcs11KeyStore]:
+    """A key store whose token is served by a thread of this process: to be tampered with."""
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, spawn=threads.spawn)
+    await store.open()
     yield store
     await store.close()

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,9 +24,8 @@ from cryptography.x509.oid import NameOID
 from gatewayd.core.model import KeyAlgorithm, KeyRef
 from gatewayd.errors import TlsBridgeUnsupported
 from gatewayd.keys import openssl, tls
-from gatewayd.keys.base import PrivateKey, PublicKey
+from gatewayd.keys.base import Priority, PrivateKey, PublicKey
 from gatewayd.keys.token import Pkcs11KeyStore
-from gatewayd.keys.worker import Priority
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 KINDS = (KeyAlgorithm.EC_P256, KeyAlgorithm.RSA_2048)
@@ -273,13 +273,13 @@ async def test_a_handshake_goes_before_other_signatures(
     ca: Ca, bound: dict[KeyAlgorithm, Bound], keys: Pkcs11KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Priority] = []
-    real = keys._worker.call
+    real = keys._turns.take
 
-    def call(priority: Priority, work: Callable[[], bytes]) -> bytes:
+    def take(priority: Priority, timeout: float) -> AbstractContextManager[None]:
         asked.append(priority)
-        return real(priority, work)
+        return real(priority, timeout)
 
-    monkeypatch.setattr(keys._worker, "call", call)
+    monkeypatch.setattr(keys._turns, "take", take)
     one = bound[KeyAlgorithm.EC_P256]
     shake_hands(token_context(ca, one, server=True), ca.software(False))
     x509.CertificateSigningRequestBuilder().subject_name(one.certificate.subject).sign(one.key, hashes.SHA256())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,16 +26,20 @@ from gatewayd.errors import (
     PinMissing,
     PinRefused,
     TokenBusy,
+    TokenExists,
     TokenFault,
     TokenModuleBroken,
     TokenNotFound,
     TokenTimeout,
 )
-from gatewayd.keys import connection, objects
-from gatewayd.keys.base import TokenState
+from gatewayd.keys import connection, helper, objects, token
+from gatewayd.keys.base import PinTries, TokenState
+from gatewayd.keys.channel import ChannelClosed
 from gatewayd.keys.pin import Pin
+from gatewayd.keys.process import HelperProcess
 from gatewayd.keys.token import Pkcs11KeyStore
 from tests.support.softhsm import MODULE, PIN, SPY, SoftHsm
+from tests.support.token_thread import TokenThreads
 
 ECDSA = ec.ECDSA(hashes.SHA256())
 
@@ -77,35 +82,33 @@ async def test_a_key_is_not_taken_for_one_of_another_algorithm(keys: Pkcs11KeySt
         await keys.generate(b"1", "one", KeyAlgorithm.EC_P384)
 
 
-async def test_a_generation_that_was_cut_off_is_finished(keys: Pkcs11KeyStore) -> None:
+async def test_a_generation_that_was_cut_off_is_finished(keys: Pkcs11KeyStore, softhsm: SoftHsm) -> None:
     lost = await keys.generate(b"1", "one", KeyAlgorithm.EC_P256)
-
-    def lose_private_half(session: Any) -> None:
-        session.get_key(object_class=pkcs11.ObjectClass.PRIVATE_KEY, id=b"1").destroy()
-
-    await keys._housekeeping(lose_private_half)
+    softhsm.tool("--delete-object", "--type", "privkey", "--id", b"1".hex(), login=True)
     assert await keys.generate(b"1", "one", KeyAlgorithm.EC_P256) != lost
     assert len(await keys.objects()) == 2
 
 
 async def test_a_key_that_the_token_does_not_protect_is_refused_and_destroyed(
-    keys: Pkcs11KeyStore, monkeypatch: pytest.MonkeyPatch
+    near_keys: Pkcs11KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "_PROTECTION", {**objects._PROTECTION, Attribute.EXTRACTABLE: True})
     with pytest.raises(KeyNotProtected, match="CKA_EXTRACTABLE"):
-        await keys.generate(b"1", "one", KeyAlgorithm.EC_P256)
-    assert await keys.objects() == []
+        await near_keys.generate(b"1", "one", KeyAlgorithm.EC_P256)
+    assert await near_keys.objects() == []
 
 
-async def test_an_unprotected_key_that_was_there_is_refused_and_left(keys: Pkcs11KeyStore) -> None:
-    await keys._housekeeping(
+async def test_an_unprotected_key_that_was_there_is_refused_and_left(
+    near_keys: Pkcs11KeyStore, threads: TokenThreads
+) -> None:
+    threads.connection.run(
         lambda session: session.generate_keypair(
             KeyType.RSA, 2048, id=b"1", store=True, private_template={Attribute.EXTRACTABLE: True}
         )
     )
     with pytest.raises(KeyNotProtected):
-        await keys.generate(b"1", "one", KeyAlgorithm.RSA_2048)
-    assert len(await keys.objects()) == 2
+        await near_keys.generate(b"1", "one", KeyAlgorithm.RSA_2048)
+    assert len(await near_keys.objects()) == 2
 
 
 async def test_an_algorithm_that_the_token_lacks_is_refused_with_those_it_has(
@@ -122,42 +125,71 @@ async def test_an_algorithm_that_the_token_lacks_is_refused_with_those_it_has(
 # --- the PIN -------------------------------------------------------------------------------------
 
 
-async def test_a_refused_pin_is_tried_once_and_never_again(
+async def test_a_refused_pin_is_tried_once_and_never_again_until_a_person_gives_one(
     softhsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spied = tmp_path / "calls.log"
     monkeypatch.setenv("PKCS11SPY", str(MODULE))
     monkeypatch.setenv("PKCS11SPY_OUTPUT", str(spied))
-    now = 0.0
-    store = Pkcs11KeyStore(SPY, softhsm.uri, Pin("wrong-pin"), monotonic=lambda: now)
+    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+
+    def tries() -> int:
+        return spied.read_text(encoding="utf-8", errors="replace").count("C_Login\n")
+
+    store = Pkcs11KeyStore(SPY, softhsm.uri, Pin("wrong-pin"))
     for _ in range(3):
         with pytest.raises(PinRefused) as caught:
             await store.open()
         assert "wrong-pin" not in caught.value.message
-        now += 100.0
     with pytest.raises(PinRefused):
         await store.objects()
     status = store.status()
     assert (status.state, status.label) == (TokenState.PIN_REFUSED, softhsm.label)
+    assert status.pin_tries is PinTries.FEWER
+    assert tries() == 1
+    with pytest.raises(PinRefused):
+        await store.unlock(Pin("wrong-again"))
+    with pytest.raises(PinRefused):
+        await store.open()
+    assert tries() == 2
+    await store.unlock(softhsm.pin)
+    assert tries() == 3
+    assert (store.status().state, store.status().pin_tries) == (TokenState.READY, PinTries.UNKNOWN)
+    await store.unlock(Pin("not tried, for the token is open"))
+    assert tries() == 3
     await store.close()
-    assert spied.read_text(encoding="utf-8", errors="replace").count("C_Login\n") == 1
-    assert "user PIN count low" in softhsm.tool("--list-token-slots")
+    assert "user PIN count low" not in softhsm.tool("--list-token-slots")
 
 
 async def test_a_pin_that_was_changed_meanwhile_is_tried_once_after_a_reload(
-    keys: Pkcs11KeyStore, monkeypatch: pytest.MonkeyPatch
+    near_keys: Pkcs11KeyStore, threads: TokenThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await keys._housekeeping(lambda session: session.set_pin(PIN, "another-pin"))
-    loads = count_loads(monkeypatch)
-
-    def fault(session: Any) -> None:
-        raise pkcs11.GeneralError
-
+    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+    threads.connection.run(lambda session: session.set_pin(PIN, "another-pin"))
+    monkeypatch.setattr(objects, "inventory", raising(pkcs11.GeneralError()))
     for _ in range(3):
         with pytest.raises(PinRefused):
-            await keys._housekeeping(fault)
-    assert loads == [MODULE]
-    assert keys.status().state is TokenState.PIN_REFUSED
+            await near_keys.objects()
+    assert len(threads.started) == 2
+    assert near_keys.status().state is TokenState.PIN_REFUSED
+
+
+async def test_a_process_that_dies_while_it_tries_the_pin_has_tried_it(
+    softhsm: SoftHsm, threads: TokenThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether that was a wrong PIN nobody knows: a second try is a person's to make."""
+    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, spawn=threads.spawn)
+    with monkeypatch.context() as patched:
+        patched.setattr(helper.Server, "_news", raising(ChannelClosed()))
+        for _ in range(2):
+            with pytest.raises(PinRefused, match="not known"):
+                await store.open()
+    assert len(threads.started) == 1
+    assert store.status().state is TokenState.PIN_REFUSED
+    await store.unlock(softhsm.pin)
+    assert store.status().state is TokenState.READY
+    await store.close()
 
 
 async def test_without_a_pin_the_token_is_not_touched(softhsm: SoftHsm) -> None:
@@ -185,16 +217,17 @@ async def test_the_token_is_found_by_label_and_serial(keys: Pkcs11KeyStore, soft
     await wrong.close()
 
 
-async def test_a_token_that_comes_later_is_found(softhsm: SoftHsm, tmp_path: Path) -> None:
+async def test_a_token_that_comes_later_is_found(
+    softhsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     away = softhsm.tokens.rename(tmp_path / "unplugged")
     softhsm.tokens.mkdir()
-    now = 0.0
-    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, monotonic=lambda: now)
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin)
     with pytest.raises(TokenNotFound):
         await store.open()
     softhsm.tokens.rmdir()
     away.rename(softhsm.tokens)
-    now = 31.0
+    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
     await store.open()
     assert store.status().state is TokenState.READY
     await store.close()
@@ -230,16 +263,11 @@ class Handle:
         return bytes(64)
 
 
-def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    loads: list[Path] = []
-    real = connection.load
+def raising(error: Exception) -> Any:
+    def function(*_: object) -> None:
+        raise error
 
-    def load(module: Path) -> Any:
-        loads.append(module)
-        return real(module)
-
-    monkeypatch.setattr(connection, "load", load)
-    return loads
+    return function
 
 
 async def ec_key(store: Pkcs11KeyStore) -> ec.EllipticCurvePrivateKey:
@@ -269,60 +297,167 @@ async def test_eight_threads_sign_without_an_error(keys: Pkcs11KeyStore) -> None
 
 
 async def test_a_fault_is_mended_by_one_reload_in_thirty_seconds(
-    softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
+    near_keys: Pkcs11KeyStore, threads: TokenThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 1000.0
-    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, monotonic=lambda: now)
-    key = await ec_key(store)
-    loads = count_loads(monkeypatch)
+    key = await ec_key(near_keys)
 
     def break_handle() -> None:
-        def fault() -> None:
-            raise pkcs11.DeviceError
-
-        store._connection._handles[b"ec"] = Handle(fault)
+        threads.connection._handles[b"ec"] = Handle(raising(pkcs11.DeviceError()))
 
     break_handle()
     key.public_key().verify(key.sign(b"data", ECDSA), b"data", ECDSA)
-    assert len(loads) == 1
+    assert len(threads.started) == 2
     break_handle()
-    now += 29.0
     with pytest.raises(TokenFault, match="DeviceError"):
         key.sign(b"data", ECDSA)
-    assert len(loads) == 1
-    assert store.status().state is TokenState.FAULTY
-    now += 1.0
+    assert len(threads.started) == 2
+    assert near_keys.status().state is TokenState.FAULTY
+    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
     key.sign(b"data", ECDSA)
-    assert len(loads) == 2
-    assert (store.status().state, store.status().detail) == (TokenState.READY, "")
-    await store.close()
+    assert len(threads.started) == 3
+    assert (near_keys.status().state, near_keys.status().detail) == (TokenState.READY, "")
 
 
-async def test_a_module_that_somebody_finalised_is_initialised_again(keys: Pkcs11KeyStore) -> None:
-    key = await ec_key(keys)
+async def test_a_module_that_somebody_finalised_is_initialised_again(near_keys: Pkcs11KeyStore) -> None:
+    key = await ec_key(near_keys)
     key.sign(b"data", ECDSA)
     pkcs11.lib(str(MODULE)).finalize()
     key.public_key().verify(key.sign(b"data", ECDSA), b"data", ECDSA)
 
 
-async def test_a_token_that_hangs_fails_its_callers_in_time_and_recovers(softhsm: SoftHsm) -> None:
-    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, timeout=0.3, queue_size=2)
+async def test_a_token_that_hangs_fails_its_callers_in_time_and_recovers(
+    softhsm: SoftHsm, threads: TokenThreads
+) -> None:
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, timeout=0.3, queue_size=2, spawn=threads.spawn)
     key = await ec_key(store)
     key.sign(b"data", ECDSA)
     released = threading.Event()
-    real = store._connection._handles[b"ec"]
-    store._connection._handles[b"ec"] = Handle(lambda: released.wait(10))
+    real = threads.connection._handles[b"ec"]
+    threads.connection._handles[b"ec"] = Handle(lambda: released.wait(10))
     with pytest.raises(TokenTimeout):
         key.sign(b"data", ECDSA)
     assert store.status().state is TokenState.FAULTY
-    for _ in range(2):
-        with pytest.raises(TokenTimeout):
-            await store.objects()
-    with pytest.raises(TokenBusy):
-        key.sign(b"data", ECDSA)
+    outcomes = await asyncio.gather(*(store.objects() for _ in range(5)), return_exceptions=True)
+    assert {type(each) for each in outcomes} == {TokenTimeout, TokenBusy}
+    threads.connection._handles[b"ec"] = real
     released.set()
-    store._connection._handles[b"ec"] = real
-    await asyncio.sleep(0.05)
     key.sign(b"data", ECDSA)
     assert store.status().state is TokenState.READY
+    assert len(threads.started) == 1
     await store.close()
+
+
+async def test_a_module_that_hangs_for_long_is_killed_and_loaded_afresh(
+    softhsm: SoftHsm, threads: TokenThreads
+) -> None:
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, timeout=0.2, spawn=threads.spawn)
+    key = await ec_key(store)
+    released = threading.Event()
+    threads.connection._handles[b"ec"] = Handle(lambda: released.wait(10))
+    while not threads.started[0].killed:
+        with pytest.raises(TokenTimeout):
+            key.sign(b"data", ECDSA)
+    released.set()
+    key.public_key().verify(key.sign(b"data", ECDSA), b"data", ECDSA)
+    assert len(threads.started) == 2
+    await store.close()
+
+
+async def test_a_login_that_came_too_late_is_not_made_twice(
+    softhsm: SoftHsm, threads: TokenThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    real = connection.TokenConnection._log_in
+
+    def slow(self: Any, *arguments: Any, **named: Any) -> Any:
+        logins.append(1)
+        released.wait(10)
+        return real(self, *arguments, **named)
+
+    logins: list[int] = []
+    monkeypatch.setattr(connection.TokenConnection, "_log_in", slow)
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, Pin("wrong-pin"), timeout=0.2, spawn=threads.spawn)
+    with pytest.raises(TokenTimeout):
+        await store.open()
+    released.set()
+    with pytest.raises(PinRefused):
+        await store.open()
+    assert logins == [1]
+    await store.close()
+
+
+async def test_a_crash_of_the_module_is_survived(keys: Pkcs11KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is ended as abort() in the module would end it."""
+    key = await ec_key(keys)
+
+    def crash() -> None:
+        process = keys._process
+        assert isinstance(process, HelperProcess)
+        process._process.send_signal(signal.SIGABRT)
+        process._process.wait(5)
+
+    crash()
+    key.public_key().verify(key.sign(b"data", ECDSA), b"data", ECDSA)
+    assert keys.status().state is TokenState.READY
+    crash()
+    with pytest.raises(TokenModuleBroken, match="SIGABRT"):
+        key.sign(b"data", ECDSA)
+    assert keys.status().state is TokenState.FAULTY
+    with pytest.raises(TokenFault, match="at most once in 30 s"):
+        key.sign(b"data", ECDSA)
+    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+    key.sign(b"data", ECDSA)
+    assert keys.status().state is TokenState.READY
+
+
+async def test_the_process_shows_no_pin_and_ends_with_the_daemon(softhsm: SoftHsm) -> None:
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin)
+    await store.open()
+    process = store._process
+    assert isinstance(process, HelperProcess)
+    shown = Path(f"/proc/{process._process.pid}")
+    for name in ("cmdline", "environ"):
+        assert softhsm.pin_text.encode() not in (shown / name).read_bytes()
+    process._process.send_signal(signal.SIGTERM)  # as systemd does to all processes of a unit
+    await store.objects()
+    process.channel.close()  # as the daemon's end does, however it ends
+    assert process._process.wait(5) == 0
+    await store.close()
+
+
+async def test_after_a_fork_nothing_is_done(keys: Pkcs11KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("os.getpid", lambda: -1)
+        with pytest.raises(TokenFault, match="fork"):
+            await keys.objects()
+
+
+# --- a token made by the daemon ------------------------------------------------------------------
+
+
+async def test_a_token_is_made_where_none_is_and_never_twice(softhsm: SoftHsm) -> None:
+    store = Pkcs11KeyStore(softhsm.module, "pkcs11:token=made-here", None)
+    with pytest.raises(PinMissing):
+        await store.open()
+    await store.initialize(Pin("first-pin"), None)
+    assert (store.status().state, store.status().label) == (TokenState.READY, "made-here")
+    made = await store.generate(b"1", "one", KeyAlgorithm.EC_P256)
+    with pytest.raises(TokenExists):
+        await store.initialize(Pin("second-pin"), None)
+    await store.close()
+    other = Pkcs11KeyStore(softhsm.module, "pkcs11:token=made-here", None)
+    with pytest.raises(TokenExists):
+        await other.initialize(Pin("second-pin"), None)
+    await other.unlock(Pin("first-pin"))
+    assert await other.find(made) is not None
+    await other.close()
+
+
+async def test_two_tokens_of_one_module_are_two_stores(keys: Pkcs11KeyStore, softhsm: SoftHsm) -> None:
+    other = Pkcs11KeyStore(softhsm.module, "pkcs11:token=second", None)
+    await other.initialize(Pin("its-own-pin"), None)
+    first = await keys.generate(b"1", "one", KeyAlgorithm.EC_P256)
+    second = await other.generate(b"1", "one", KeyAlgorithm.EC_P256)
+    await other.close()
+    assert await keys.find(first) is not None
+    assert await keys.find(second) is None

@@ -1,0 +1,60 @@
+"""Starting and ending the token's process (helper.py)."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, Protocol
+
+from .channel import Channel
+from .uri import Pkcs11Uri
+
+_ENDS_WITHIN: Final = 2.0
+"""Seconds to finalise the module, before the process is killed: a TPM keeps the handles of one that was not."""
+
+
+class Process(Protocol):
+    channel: Channel
+
+    def end(self) -> str:
+        """Have it finalise and end, killing it when that takes too long; how it ended, as the rest of a sentence."""
+
+    def kill(self) -> None: ...
+
+
+class HelperProcess:
+    """One ``python -m gatewayd.keys.helper``. Spawned without running any of our code between fork and exec; it
+    inherits one descriptor, and nothing secret on its command line or in its environment."""
+
+    def __init__(self, module: Path, wanted: Pkcs11Uri) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", "gatewayd.keys.helper", str(theirs.fileno()), str(module), str(wanted)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+        self.channel = Channel(ours)
+
+    def end(self) -> str:
+        self.channel.close()
+        try:
+            code = self._process.wait(_ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "hung and was killed"
+        return f"ended with {_signal_name(-code) if code < 0 else f'exit status {code}'}"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,88 @@
+"""Taking turns at the token: one caller at a time, the most urgent first.
+
+A token has one queue, and small ones have few sessions and object slots: one caller at a time is the safe way and the
+fast one. The queue is bounded: a caller that cannot be served is told at once. There is no thread of its own, so that
+a caller who finds the token free pays for a lock and nothing else.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ..errors import TokenBusy, TokenFault, TokenTimeout
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    priority: int
+    sequence: int
+    turn: threading.Lock = field(compare=False)
+    """Held until it is this waiter's turn."""
+    gone: bool = field(default=False, compare=False)
+
+
+class Turns:
+    """Not to be used after a fork."""
+
+    def __init__(self, queue_size: int) -> None:
+        self._queue_size = queue_size
+        self._lock = threading.Lock()
+        self._taken = False
+        self._closed = False
+        self._waiting: list[_Waiter] = []
+        self._sequence = itertools.count()
+
+    @contextmanager
+    def take(self, priority: int, timeout: float) -> Iterator[None]:
+        """The block runs when it is this caller's turn; blocks the thread until then, for ``timeout`` seconds at
+        most. Raises TokenBusy, TokenTimeout."""
+        self._enter(priority, timeout)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @contextmanager
+    def last(self, timeout: float) -> Iterator[None]:
+        """The turn after all that wait already; nobody comes in from now on."""
+        with self._lock:
+            self._closed = True
+        self._enter(1000, timeout, closing=True)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self, priority: int, timeout: float, *, closing: bool = False) -> None:
+        with self._lock:
+            if self._closed and not closing:
+                raise TokenFault("The token has been closed.")
+            if not self._taken:
+                self._taken = True
+                return
+            if sum(not each.gone for each in self._waiting) >= self._queue_size and not closing:
+                raise TokenBusy(f"{self._queue_size} calls wait for the token already.")
+            me = _Waiter(priority, next(self._sequence), threading.Lock())
+            me.turn.acquire()
+            heapq.heappush(self._waiting, me)
+        if me.turn.acquire(timeout=max(timeout, 0)):
+            return
+        with self._lock:
+            if me.turn.acquire(blocking=False):  # it came in this very moment
+                return
+            me.gone = True
+        raise TokenTimeout("The token was busy with others for too long.")
+
+    def _leave(self) -> None:
+        with self._lock:
+            while self._waiting:
+                next_one = heapq.heappop(self._waiting)
+                if not next_one.gone:
+                    next_one.turn.release()
+                    return
+            self._taken = False
