@@ -22,6 +22,7 @@ from gatewayd.ca.base import CertificateRequest, Holder, Issued, Working
 from gatewayd.core.model import KeyAlgorithm, KeyRef, RevocationReason
 from gatewayd.errors import HubRefused, HubUnreachable, IssuerRejected
 from gatewayd.keys.base import PrivateKey, PublicKey, TokenObject, TokenState, TokenStatus
+from gatewayd.keys.pin import Pin
 from gatewayd.pki import certificates
 from gatewayd.pki.csr import public_key_sha256
 from gatewayd.pki.names import general_name
@@ -301,6 +302,7 @@ class FakeKeyStore:
     def __init__(self, clock: FakeClock) -> None:
         self.faults = Faults()
         self.keys: dict[bytes, tuple[str, KeyAlgorithm, PrivateKey]] = {}
+        self.offered = tuple(KeyAlgorithm)
         self._status = TokenStatus(TokenState.READY, "fake", "01", "Fake", "Fakes", "/fake.so", "", clock.now())
 
     def clear(self) -> None:
@@ -313,11 +315,23 @@ class FakeKeyStore:
         async with self.faults.around("open"):
             pass
 
+    async def unlock(self, pin: Pin, *, final_try: bool = False) -> None:
+        async with self.faults.around("unlock"):
+            self.say(TokenState.READY)
+
+    async def initialize(self, pin: Pin, so_pin: Pin | None) -> None:
+        async with self.faults.around("initialize"):
+            self.say(TokenState.READY)
+
     async def close(self) -> None:
         pass
 
     def status(self) -> TokenStatus:
         return self._status
+
+    async def algorithms(self) -> list[KeyAlgorithm]:
+        async with self.faults.around("algorithms"):
+            return list(self.offered)
 
     async def generate(self, key_id: bytes, label: str, algorithm: KeyAlgorithm) -> PublicKey:
         async with self.faults.around("generate"):
