@@ -26,12 +26,19 @@ class HubIdentity:
     primary_thumbprint: str | None
     secondary_thumbprint: str | None
     scope: str
-    """deviceScope: of a gateway (iotEdge) its own, of a leaf its gateway's; empty when it has none."""
+    """deviceScope: of a gateway its own, of a leaf its gateway's; empty when it has none."""
+    is_gateway: bool
+    """iotEdge: only such an identity may have children."""
     parents: tuple[str, ...]
     """parentScopes."""
     raw: Mapping[str, Any] = field(repr=False)
     """The whole document: an update is a full replace and must send all of it back. Of a sas identity it holds the
     symmetric keys, so it is not shown."""
+
+    @property
+    def own_scope(self) -> str:
+        """What its children name as their parent; empty for a leaf, whose scope is another's."""
+        return self.scope if self.is_gateway else ""
 
 
 class Registry(Protocol):

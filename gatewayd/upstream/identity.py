@@ -46,9 +46,17 @@ def parse(document: object, device_id: str) -> HubIdentity:
         primary_thumbprint=_text(thumbprints, "primaryThumbprint"),
         secondary_thumbprint=_text(thumbprints, "secondaryThumbprint"),
         scope=_text(document, "deviceScope") or "",
+        is_gateway=_is_gateway(document),
         parents=_parents(document),
         raw=document,
     )
+
+
+def _is_gateway(document: Mapping[str, Any]) -> bool:
+    capabilities = document.get("capabilities") or {}
+    if not isinstance(capabilities, dict):
+        raise ValueError("its capabilities is not an object")
+    return capabilities.get("iotEdge") is True
 
 
 def _parents(document: Mapping[str, Any]) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class RegistryWay:
         """Empty when the gateway's identity has none: then the leaf is nobody's child, which this way can do with."""
         if not self._scope:
             own = await self._registry.get(self._gateway_id)
-            self._scope = own.scope if own is not None else ""
+            self._scope = own.own_scope if own is not None else ""
         return self._scope
 
     async def disable(self, order: Order) -> str:

@@ -204,6 +204,7 @@ class FakeRegistry:
             primary_thumbprint=None,
             secondary_thumbprint=None,
             scope=f"ms-azure-iot-edge://{device_id}-1",
+            is_gateway=not parent,
             parents=(parent,) if parent else (),
             raw={},
         )

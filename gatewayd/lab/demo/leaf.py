@@ -160,10 +160,10 @@ class HubClient:
             self.close()
         return self.connack
 
-    def publish(self, text: str) -> None:
-        """One telemetry message; returns when the hub has acknowledged it."""
+    def publish(self, text: str, bag: str = "") -> None:
+        """One telemetry message with this property bag; returns when the hub has acknowledged it."""
         device_id = self._client._client_id.decode()
-        self._client.publish(f"devices/{device_id}/messages/events/", text, qos=1).wait_for_publish(10)
+        self._client.publish(f"devices/{device_id}/messages/events/{bag}", text, qos=1).wait_for_publish(10)
 
     def close(self) -> None:
         self._client.disconnect()

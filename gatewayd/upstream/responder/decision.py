@@ -66,18 +66,18 @@ def judge(
 
 
 def is_child(device: HubIdentity, gateway: HubIdentity) -> bool:
-    return bool(gateway.scope) and gateway.scope in (device.scope, *device.parents)
+    return bool(gateway.own_scope) and gateway.own_scope in (device.scope, *device.parents)
 
 
 def _not_his(request: Request, speaker: HubIdentity) -> Verdict:
     words = f"{request.device_id} is not a child of {request.speaker}"
-    if speaker.scope:  # a gateway, which may be an honest one that somebody has to give this child
+    if speaker.own_scope:  # a gateway, which may be an honest one that somebody has to give this child
         return Verdict(Act.ANSWER, Status.REFUSED, words)
     return Verdict(Act.IGNORE, detail=words)
 
 
 def _enrollment(request: Request, speaker: HubIdentity, device: HubIdentity | None) -> Verdict:
-    if not speaker.scope:
+    if not speaker.own_scope:
         return Verdict(Act.IGNORE, detail=f"{request.speaker} is no gateway: its identity has no scope of its own")
     if request.is_own:
         return Verdict(Act.IGNORE, detail=f"{request.speaker} is there already")

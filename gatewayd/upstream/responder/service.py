@@ -103,7 +103,7 @@ class Responder:
                             device, f"certificate {request.serial[:40]} revoked: {request.reason}"
                         )
                     if verdict.act is Act.CREATE and speaker is not None:
-                        return identities.new(request.device_id, parent=speaker.scope)
+                        return identities.new(request.device_id, parent=speaker.own_scope)
                     return None
 
                 found = await self._registry.converge(request.device_id, change)

@@ -1,0 +1,170 @@
+"""Whom the responder believes, and what it does about it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayd.upstream import report
+from gatewayd.upstream.answers import Status
+from gatewayd.upstream.base import HubIdentity
+from gatewayd.upstream.responder.decision import Act, Verdict, judge
+from gatewayd.upstream.responder.message import Ignored, Request, read
+
+NOW = datetime(2031, 5, 1, tzinfo=UTC)
+SCOPE = "ms-azure-iot-edge://gw-1-638"
+STAMP = {
+    "iothub-connection-device-id": "gw-1",
+    "iothub-connection-auth-generation-id": "638",
+    "iothub-connection-auth-method": '{"scope": "device", "type": "x509Certificate", "issuer": "external"}',
+}
+BODY = {
+    "type": "revocation",
+    "deviceId": "leaf-1",
+    "serial": "1a2b",
+    "thumbprint": "AB" * 32,
+    "notAfter": "2031-06-01T00:00:00Z",
+    "reason": "keyCompromise",
+}
+
+
+def identity(device_id: str, scope: str = SCOPE, **changed: Any) -> HubIdentity:
+    plain = HubIdentity(
+        device_id=device_id,
+        etag="e1",
+        generation_id="638",
+        enabled=True,
+        status_reason="",
+        authentication_type="certificateAuthority",
+        primary_thumbprint=None,
+        secondary_thumbprint=None,
+        scope=scope,
+        is_gateway=False,
+        parents=(scope,) if scope else (),
+        raw={},
+    )
+    return replace(plain, **changed)
+
+
+GATEWAY = identity("gw-1", is_gateway=True, parents=())
+LEAF = identity("leaf-1")
+REQUEST = read(STAMP, BODY)
+
+
+def asked(**changed: Any) -> Request:
+    return replace(REQUEST, **changed)
+
+
+def test_a_message_is_read() -> None:
+    assert asked() == Request(
+        "gw-1", "638", "revocation", "leaf-1", "1a2b", "ab" * 32, NOW + timedelta(days=31), "keyCompromise"
+    )
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        {},
+        STAMP | {"iothub-connection-device-id": ""},
+        STAMP | {"iothub-connection-auth-generation-id": None},
+        STAMP | {"iothub-connection-auth-method": '{"scope": "device", "type": "sas", "issuer": "iothub"}'},
+        STAMP | {"iothub-connection-auth-method": '{"scope": "hub", "type": "x509Certificate"}'},
+        STAMP | {"iothub-connection-auth-method": "x509Certificate"},
+    ],
+)
+def test_only_what_the_hub_stamped_on_a_certificates_connection_is_believed(stamp: dict[str, Any]) -> None:
+    with pytest.raises(Ignored):
+        read(stamp, BODY)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.sampled_from([*STAMP, *BODY]), JSON), st.dictionaries(st.sampled_from([*BODY]), JSON) | JSON)
+def test_any_message_is_read_or_ignored(system: dict[str, Any], body: Any) -> None:
+    for stamps in (system, STAMP):
+        with suppress(Ignored):
+            read(stamps, body)
+
+
+def test_a_gateway_speaks_for_itself_and_its_children() -> None:
+    assert judge(REQUEST, GATEWAY, LEAF, NOW) == Verdict(Act.DISABLE)
+    assert judge(asked(device_id="gw-1"), GATEWAY, GATEWAY, NOW) == Verdict(Act.DISABLE)
+
+
+STRANGERS = {
+    "of another gateway": identity("leaf-1", "ms-azure-iot-edge://gw-2-1"),
+    "of nobody": identity("leaf-1", ""),
+    "a gateway itself": identity("leaf-1", "ms-azure-iot-edge://leaf-1-1", is_gateway=True, parents=()),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS)
+def test_it_does_not_speak_for_anybody_else(stranger: HubIdentity) -> None:
+    for kind in (report.REVOCATION, report.ENROLLMENT):
+        verdict = judge(asked(kind=kind), GATEWAY, stranger, NOW)
+        assert (verdict.act, verdict.status) == (Act.ANSWER, Status.REFUSED)
+    assert judge(REQUEST, GATEWAY, stranger, NOW, revoked_at_ca=True) == Verdict(Act.DISABLE)
+
+
+def test_a_leaf_speaks_for_itself_alone_though_it_shares_its_gateways_scope() -> None:
+    speaker = identity("leaf-2")
+    said = asked(speaker="leaf-2")
+    assert judge(said, speaker, LEAF, NOW).act is Act.IGNORE
+    assert judge(replace(said, kind=report.ENROLLMENT), speaker, None, NOW).act is Act.IGNORE
+    assert judge(replace(said, device_id="leaf-2"), speaker, speaker, NOW).act is Act.DISABLE
+
+
+def test_a_speaker_who_is_gone_or_another_by_now_is_not_heard() -> None:
+    assert judge(REQUEST, None, LEAF, NOW).act is Act.IGNORE
+    assert judge(REQUEST, replace(GATEWAY, generation_id="639"), LEAF, NOW).act is Act.IGNORE
+
+
+PIN, OTHER = "ab" * 32, "cd" * 32
+ALREADY = {
+    "gone": (None, Status.ABSENT),
+    "disabled": (replace(LEAF, enabled=False), Status.DISABLED),
+    "pinned to another": (replace(LEAF, authentication_type="selfSigned", primary_thumbprint=OTHER), Status.SHUT_OUT),
+}
+
+
+@pytest.mark.parametrize(("device", "status"), ALREADY.values(), ids=ALREADY)
+def test_what_is_shut_out_already_is_left_alone(device: HubIdentity | None, status: Status) -> None:
+    verdict = judge(REQUEST, GATEWAY, device, NOW)
+    assert (verdict.act, verdict.status) == (Act.ANSWER, status)
+
+
+def test_a_report_that_comes_when_its_certificate_has_expired_harms_nobody() -> None:
+    late = NOW + timedelta(days=32)
+    assert judge(REQUEST, GATEWAY, LEAF, late).status is Status.SHUT_OUT
+    assert judge(asked(not_after=None), GATEWAY, LEAF, late).act is Act.DISABLE
+
+
+@pytest.mark.parametrize(
+    "pinned",
+    [
+        {"primary_thumbprint": PIN.upper()},
+        {"primary_thumbprint": OTHER, "secondary_thumbprint": PIN},
+        {"primary_thumbprint": "12" * 20},  # SHA-1: whose it is cannot be told
+    ],
+)
+def test_an_identity_that_the_revoked_certificate_may_open_is_disabled(pinned: dict[str, str]) -> None:
+    device = replace(LEAF, authentication_type="selfSigned", **pinned)  # type: ignore[arg-type]
+    assert judge(REQUEST, GATEWAY, device, NOW).act is Act.DISABLE
+    assert judge(asked(thumbprint=None), GATEWAY, replace(device, primary_thumbprint=OTHER), NOW).act is Act.DISABLE
+
+
+def test_a_leafs_identity_is_created_for_its_gateway_and_never_enabled() -> None:
+    wanted = asked(kind=report.ENROLLMENT)
+    assert judge(wanted, GATEWAY, None, NOW).act is Act.CREATE
+    assert judge(wanted, GATEWAY, LEAF, NOW).status is Status.PRESENT
+    assert judge(wanted, GATEWAY, replace(LEAF, enabled=False), NOW).status is Status.DISABLED
