@@ -12,7 +12,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import pydbus  # noqa: F401 - gives Gio.DBusConnection its .pydbus
 from gi.repository import Gio, GLib
 from pydbus.bus import Bus
 
@@ -35,7 +34,10 @@ class BusConnection:
     """A connection of our own (not the process-wide one, which would end the process with the bus)."""
 
     def __init__(self, con: Gio.DBusConnection, pool: ThreadPoolExecutor, on_lost: Callable[[], None]) -> None:
-        self.bus: Bus = con.pydbus
+        # Not con.pydbus, which would keep itself in an attribute of ``con``. A wrapper with attributes makes GDBus' own
+        # thread wait for the GIL while it holds GIO's lock on all connections; when Python then collects another
+        # connection, it holds the GIL and waits for that lock, and the process stands still for ever.
+        self.bus = Bus(con)
         self._con = con
         self._pool = pool
         loop = asyncio.get_running_loop()

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -280,3 +281,9 @@ class TestPolicy:
         command = [*as_user(NOBODY), "gdbus", "call", f"--address={bus.address}", *own, *request]
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "AccessDenied" in asked.stderr
+
+
+def test_connections_that_come_and_go_never_bring_the_process_to_a_stand(bus: Bus) -> None:
+    command = [sys.executable, "-m", "tests.support.bus_churn", bus.address, "1500"]
+    churned = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert churned.stdout == "done\n", churned.stderr
