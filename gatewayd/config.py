@@ -126,6 +126,30 @@ class RenewalSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RevocationSettings:
+    """Where to learn which certificates the CA has revoked."""
+
+    interval: float = 3600.0
+    """Seconds in which each source is looked at once, at least."""
+    crl_urls: tuple[str, ...] = ()
+    """CRLs to fetch beside those that the certificates name; http or https."""
+    distribution_points: bool = True
+    """Fetch the CRLs that the certificates name."""
+    ocsp: bool = True
+    """Ask the responder that a live certificate names about it, one after the other."""
+    ca_list: bool = True
+    """Read the CA's own list of certificates, as registrar."""
+    timeout: float = 120.0
+    """Seconds for one CRL."""
+    largest_crl: int = 256 * 1024 * 1024
+    """Bytes."""
+    export_directory: Path | None = None
+    """Where the verified CRLs are put, in PEM, for other services of this machine; absent: nowhere."""
+    export_mode: str = "0644"
+    """Of the exported files, octal."""
+
+
+@dataclass(frozen=True, slots=True)
 class ControlSettings:
     bus: str = "system"
     """"system", or a D-Bus address such as unix:path=/run/…"""
@@ -151,6 +175,7 @@ class Settings:
     trust: TrustSettings = field(default_factory=TrustSettings)
     est: EstSettings = field(default_factory=EstSettings)
     renewal: RenewalSettings = field(default_factory=RenewalSettings)
+    revocation: RevocationSettings = field(default_factory=RevocationSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
@@ -253,6 +278,13 @@ def _check(settings: Settings) -> None:
     ):
         if url and not re.fullmatch(r"https://[^/\s?#]+(/[^\s?#]*)?", url):
             raise ConfigInvalid(f"{where} must be an https URL, not {url!r}")
+    for url in settings.revocation.crl_urls:
+        if not re.fullmatch(r"https?://[^/\s?#]+(/\S*)?", url):
+            raise ConfigInvalid(f"revocation.crl_urls must be http or https URLs, not {url!r}")
+    if not re.fullmatch(r"0?[0-7]{3}", settings.revocation.export_mode):
+        raise ConfigInvalid(
+            f'revocation.export_mode must be octal, such as "0644", not {settings.revocation.export_mode!r}'
+        )
     if re.search(r"pin-(value|source)", settings.token.uri):
         raise ConfigInvalid("token.uri must not carry a PIN: give it as a systemd credential or with --pin-fd")
     renewal = settings.renewal
@@ -269,6 +301,9 @@ def _check(settings: Settings) -> None:
         ("est.port", settings.est.port, 1, 65535),
         ("est.answer_within", settings.est.answer_within, 0, 600),
         ("est.max_concurrent", settings.est.max_concurrent, 1, 65535),
+        ("revocation.interval", settings.revocation.interval, 1, 7 * 86400),
+        ("revocation.timeout", settings.revocation.timeout, 0.1, 3600),
+        ("revocation.largest_crl", settings.revocation.largest_crl, 1024, 4 * 1024**3 - 1),
         ("control.code_lifetime", settings.control.code_lifetime, 60, 366 * 86400),
     ):
         if not least <= number <= most:  # nan is outside, too

@@ -272,6 +272,15 @@ class CertificateUnacceptable(GatewayError):
     remedy = "Check the CA's template; the certificate is recorded and the previous one goes on serving."
 
 
+class RevocationDataUnusable(GatewayError):
+    """A CRL or an OCSP answer that is malformed, not the CA's, out of date or beyond what is understood."""
+
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 76
+    remedy = "What was learned before stays in force; it is fetched again by itself. If it stays, look at the CA."
+
+
 class RegistrarRefused(GatewayError):
     """Entra does not accept the gateway's client assertion."""
 

@@ -73,11 +73,11 @@ async def exchange(
     except TimeoutError:
         raise IssuerUnreachable(f"{host} did not answer within {within:g} s.") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise IssuerUnreachable(f"{host} could not be asked: {_reason(error)}.") from None
+        raise IssuerUnreachable(f"{host} could not be asked: {reason(error)}.") from None
 
 
-def _reason(error: Exception) -> str:
-    """In words of our own: what a library says may quote the request."""
+def reason(error: Exception) -> str:
+    """Why an exchange failed, in words of our own: what a library says may quote the request."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return "its TLS certificate is not trusted"

@@ -57,6 +57,10 @@ class Credentials(Protocol):
         """The newest for this key."""
 
     def in_states(self, states: Iterable[CredentialState]) -> list[Credential]: ...
+    def alive(self, now: datetime) -> list[tuple[str, int, str]]:
+        """(device_id, generation, thumbprint) of every certificate that has not expired, whatever became of it. Costs
+        the same however many have (partial index)."""
+
     def unfinished(self, now: datetime) -> list[Credential]:
         """In a state of lifecycle.UNFINISHED, and next_attempt_at absent or not after now; oldest first."""
 

@@ -57,6 +57,10 @@ UNFINISHED = f"""
     WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) <= ?
     ORDER BY created_at, credentials.rowid
 """
+ALIVE = """
+    SELECT device_id, generation, thumbprint FROM credentials INDEXED BY credentials_alive
+    WHERE certificate IS NOT NULL AND not_after > ?
+"""
 NEXT_RENEWAL = f"""
     SELECT renew_at FROM credentials INDEXED BY credentials_due
     WHERE {_IS_DUE} AND renew_at > ? ORDER BY renew_at LIMIT 1
@@ -103,6 +107,9 @@ class CredentialRows:
             f"{_SELECT} WHERE state IN (SELECT value FROM json_each(?)) ORDER BY created_at, credentials.rowid",
             json.dumps(sorted(states)),
         )
+
+    def alive(self, now: datetime) -> list[tuple[str, int, str]]:
+        return [tuple(row) for row in self._connection.execute(ALIVE, (stamp(now),))]
 
     def unfinished(self, now: datetime) -> list[Credential]:
         return self._many(UNFINISHED, stamp(now))
