@@ -12,7 +12,7 @@ All of them leave what was issued before intact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from ssl import SSLContext
@@ -92,3 +92,11 @@ class Issuer(Protocol):
 
     async def anchors(self) -> tuple[x509.Certificate, ...]:
         """The CA's certificates, root included: what leaves get as ``/cacerts``."""
+
+
+class CertificateList(Protocol):
+    """A CA's own account of what it has issued to us."""
+
+    def revoked(self) -> AsyncIterator[tuple[str, ...]]:
+        """The certificates that it lists as revoked, page by page, by their thumbprints (SHA-256, hex, lower-case).
+        Raises as an Issuer does; what has come until then holds."""

@@ -38,7 +38,7 @@ async def download(
     ``known`` is still the present one.
 
     ``within`` (seconds) covers all of it, ``limit`` (bytes) bounds it. A redirect is followed: what is fetched proves
-    itself by a signature, and nothing secret is sent. Raises IssuerUnreachable.
+    itself by a signature, and nothing secret is sent. Raises IssuerUnreachable, and OSError when it cannot be kept.
     """
     host = urlsplit(url).netloc
     file: IO[bytes] = await asyncio.to_thread(into.open, "wb")
@@ -70,8 +70,6 @@ async def download(
         raise IssuerUnreachable(f"{host} did not send it all within {within:g} s.") from None
     except (aiohttp.ClientError, ValueError) as error:
         raise IssuerUnreachable(f"{host} could not be asked: {reason(error)}.") from None
-    except OSError as error:
-        raise IssuerUnreachable(f"What {host} sends could not be kept: {error.strerror}.") from None
     finally:
         file.close()
         if not complete:

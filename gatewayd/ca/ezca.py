@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -116,6 +117,11 @@ class EzcaIssuer:
                 raise error from None
             return f"EZCA lists certificate {serial} as revoked."
         return f"EZCA revoked certificate {serial}{f' ({words})' if words else ''}."
+
+    async def revoked(self) -> AsyncIterator[tuple[str, ...]]:
+        """CertificateList: one pass over the registrar's certificates."""
+        async for page in self._pages(wire.Call("list its certificates", None)):
+            yield await asyncio.to_thread(_revoked, page)
 
     async def anchors(self) -> tuple[x509.Certificate, ...]:
         """The known ones: the REST API names them with an issued certificate only, and EST only to a certificate's
@@ -241,6 +247,15 @@ def _matching(
     """Those of the page that answer this very request and may still be used. An item that cannot be read is none of
     ours: the list holds whatever else the registrar's application has had issued."""
     return [found for each in page if not each.revoked and (found := _answering(each, request, key, now)) is not None]
+
+
+def _revoked(page: Sequence[wire.Listed]) -> tuple[str, ...]:
+    found = []
+    for each in page:
+        if each.revoked:
+            with contextlib.suppress(CertificateUnacceptable):  # not readable, so none of ours
+                found.append(certificates.thumbprint(pem.certificate(each.pem)))
+    return tuple(found)
 
 
 def _answering(item: wire.Listed, request: CertificateRequest, key: str, now: datetime) -> x509.Certificate | None:

@@ -132,10 +132,11 @@ def freshness(
 ) -> Freshness:
     """``checked_at``: when the source last gave something usable; ``next_update``: when, by its own word, there is
     something newer."""
-    if checked_at is None:
-        return Freshness.UNKNOWN
-    until = next_update if next_update is not None else checked_at + _MISSED * interval
-    return Freshness.FRESH if now <= until else Freshness.STALE
+    if next_update is None:
+        if checked_at is None:
+            return Freshness.UNKNOWN
+        next_update = checked_at + _MISSED * interval
+    return Freshness.FRESH if now <= next_update else Freshness.STALE
 
 
 def next_look(

@@ -182,6 +182,14 @@ class Milestone(StrEnum):
     VERIFIED = "verified"
 
 
+class RevocationScope(StrEnum):
+    """How far a revocation goes."""
+
+    DEVICE = "device"
+    CERTIFICATE = "certificate"
+    """A superseded certificate that the CA has revoked: its device goes on with a later one and is not disabled."""
+
+
 @dataclass(frozen=True, slots=True)
 class MilestoneProgress:
     done_at: datetime | None = None
@@ -202,6 +210,7 @@ class Revocation:
     origin: str
     """Who made it known: ``uid:1000``, ``ca-list``, ``crl``…"""
     known_at: datetime
+    scope: RevocationScope = RevocationScope.DEVICE
     progress: dict[Milestone, MilestoneProgress] = field(default_factory=dict)
 
 

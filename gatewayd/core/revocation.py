@@ -14,7 +14,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from .model import Milestone, MilestoneProgress, Revocation
+from .model import Milestone, MilestoneProgress, Revocation, RevocationScope
 
 PREREQUISITES: Final[Mapping[Milestone, frozenset[Milestone]]] = MappingProxyType(
     {
@@ -33,6 +33,16 @@ REPORT_FIRST: Final[Mapping[Milestone, frozenset[Milestone]]] = MappingProxyType
 where the report is what gets a device disabled."""
 
 
+EXPECTED: Final[Mapping[RevocationScope, tuple[Milestone, ...]]] = MappingProxyType(
+    {
+        RevocationScope.DEVICE: tuple(Milestone),
+        RevocationScope.CERTIFICATE: (Milestone.REFUSED_HERE, Milestone.REVOKED_AT_CA),
+    }
+)
+"""What has to come true, in canonical order. A report of a revocation gets the device disabled, so that none is made of
+a certificate's whose device goes on."""
+
+
 def is_done(revocation: Revocation, milestone: Milestone) -> bool:
     return revocation.progress.get(milestone, MilestoneProgress()).done_at is not None
 
@@ -44,7 +54,7 @@ def may_speak(own: Iterable[Revocation]) -> bool:
 
 
 def is_closed(revocation: Revocation) -> bool:
-    return all(is_done(revocation, milestone) for milestone in Milestone)
+    return all(is_done(revocation, milestone) for milestone in EXPECTED[revocation.scope])
 
 
 def due(revocation: Revocation, now: datetime, *, report_first: bool = False) -> tuple[Milestone, ...]:
@@ -52,7 +62,7 @@ def due(revocation: Revocation, now: datetime, *, report_first: bool = False) ->
     table = REPORT_FIRST if report_first else PREREQUISITES
     return tuple(
         milestone
-        for milestone in Milestone
+        for milestone in EXPECTED[revocation.scope]
         if not is_done(revocation, milestone)
         and all(is_done(revocation, needed) for needed in table[milestone])
         and ((at := revocation.progress.get(milestone, MilestoneProgress()).next_attempt_at) is None or at <= now)
@@ -64,7 +74,7 @@ def next_attempt(revocation: Revocation, now: datetime, *, report_first: bool = 
     table = REPORT_FIRST if report_first else PREREQUISITES
     moments = [
         revocation.progress.get(milestone, MilestoneProgress()).next_attempt_at or now
-        for milestone in Milestone
+        for milestone in EXPECTED[revocation.scope]
         if not is_done(revocation, milestone) and all(is_done(revocation, needed) for needed in table[milestone])
     ]
     return min(moments, default=None)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ..core import lifecycle
+from ..core import revocation as table
 from ..core.lifecycle import Event
 from ..core.model import (
     Credential,
@@ -18,6 +19,7 @@ from ..core.model import (
     OutboxMessage,
     Revocation,
     RevocationReason,
+    RevocationScope,
 )
 from ..store.base import Tx
 from ..upstream import report
@@ -54,8 +56,43 @@ def revoke_device(tx: Tx, device_id: str, reason: RevocationReason, who: str, no
     return entries
 
 
-def add_revocation(tx: Tx, credential: Credential, reason: RevocationReason, who: str, now: datetime) -> bool:
-    """The intent to revoke one certificate, and the message that reports it. False when there is none to revoke."""
+def revoke_certificate(
+    tx: Tx, credential: Credential, reason: RevocationReason, who: str, now: datetime
+) -> list[JournalEntry]:
+    """This superseded certificate alone is refused from now on; its device goes on with a later one."""
+    state, _ = lifecycle.step(credential.state, Event.REVOKED)
+    tx.credentials.put(replace(credential, state=state, updated_at=now, next_attempt_at=None))
+    if not add_revocation(tx, credential, reason, who, now, RevocationScope.CERTIFICATE):
+        return []
+    words = f"serial {credential.serial}; reason {reason}; the device goes on with a later certificate"
+    entry = JournalEntry(now, credential.device_id, who, str(Milestone.REFUSED_HERE), "done", words)
+    tx.journal.append(entry)
+    return [entry]
+
+
+def revoked_at_ca(tx: Tx, credential: Credential, evidence: str, who: str, now: datetime) -> list[JournalEntry]:
+    """The CA was seen to have revoked it: nobody has to ask for that any more."""
+    revocation = tx.revocations.get(credential.device_id, credential.serial or "")
+    if revocation is None or table.is_done(revocation, Milestone.REVOKED_AT_CA):
+        return []
+    progress = revocation.progress.get(Milestone.REVOKED_AT_CA, MilestoneProgress())
+    done = table.done(progress, now, evidence)
+    tx.revocations.put(replace(revocation, progress={**revocation.progress, Milestone.REVOKED_AT_CA: done}))
+    entry = JournalEntry(now, credential.device_id, who, str(Milestone.REVOKED_AT_CA), "done", evidence)
+    tx.journal.append(entry)
+    return [entry]
+
+
+def add_revocation(
+    tx: Tx,
+    credential: Credential,
+    reason: RevocationReason,
+    who: str,
+    now: datetime,
+    scope: RevocationScope = RevocationScope.DEVICE,
+) -> bool:
+    """The intent to revoke one certificate, and the message that reports it: that gets its device disabled, so there is
+    none when only the certificate is revoked. False when there is none to revoke."""
     if credential.certificate is None or credential.serial is None:
         return False
     refused = MilestoneProgress(done_at=now, attempts=1, evidence="the device's record")
@@ -65,16 +102,18 @@ def add_revocation(tx: Tx, credential: Credential, reason: RevocationReason, who
         reason=reason,
         origin=who,
         known_at=now,
+        scope=scope,
         progress={Milestone.REFUSED_HERE: refused},
     )
     if not tx.revocations.add(revocation):
         return False
-    tx.outbox.add(
-        OutboxMessage(
-            key=report.revocation_key(revocation),
-            kind=report.REVOCATION,
-            payload=json.dumps(report.revocation_report(revocation, credential)),
-            created_at=now,
+    if scope is RevocationScope.DEVICE:
+        tx.outbox.add(
+            OutboxMessage(
+                key=report.revocation_key(revocation),
+                kind=report.REVOCATION,
+                payload=json.dumps(report.revocation_report(revocation, credential)),
+                created_at=now,
+            )
         )
-    )
     return True

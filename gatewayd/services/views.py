@@ -115,7 +115,10 @@ def revocation(record: Revocation) -> Data:
         "origin": record.origin,
         "known_at": when(record.known_at),
         "open": not table.is_closed(record),
-        "milestones": [_milestone(each, record.progress.get(each, MilestoneProgress())) for each in Milestone],
+        "scope": str(record.scope),
+        "milestones": [
+            _milestone(each, record.progress.get(each, MilestoneProgress())) for each in table.EXPECTED[record.scope]
+        ],
     }
 
 

@@ -7,11 +7,11 @@ import json
 import sqlite3
 from itertools import groupby
 
-from ..core.model import Milestone, MilestoneProgress, Revocation, RevocationReason
+from ..core.model import Milestone, MilestoneProgress, Revocation, RevocationReason, RevocationScope
 from ..core.revocation import is_closed
 from .rows import Column, Table, moment, stamp
 
-_TABLE = Table("revocations", key=("device_id", "serial"), others=("reason", "origin", "known_at", "closed"))
+_TABLE = Table("revocations", key=("device_id", "serial"), others=("reason", "origin", "known_at", "scope", "closed"))
 _MILESTONES = Table(
     "revocation_milestones",
     key=("device_id", "serial", "milestone"),
@@ -74,6 +74,7 @@ def _columns(revocation: Revocation) -> dict[str, Column]:
         "reason": revocation.reason,
         "origin": revocation.origin,
         "known_at": stamp(revocation.known_at),
+        "scope": revocation.scope,
         "closed": is_closed(revocation),
     }
 
@@ -101,6 +102,7 @@ def _revocation(rows: list[sqlite3.Row]) -> Revocation:
         reason=RevocationReason(first["reason"]),
         origin=first["origin"],
         known_at=moment(first["known_at"]),
+        scope=RevocationScope(first["scope"]),
         progress={milestone: progress[milestone] for milestone in Milestone if milestone in progress},
     )
 

@@ -1,0 +1,121 @@
+"""OCSP: the live certificates, one after the other, each asked about at the responder that it names."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import datetime, timedelta
+from ssl import SSLContext
+
+from cryptography import x509
+from cryptography.x509.ocsp import OCSPCertStatus
+
+from ..ca.http import exchange
+from ..core.learning import Standing, Statement, standing
+from ..errors import RevocationDataUnusable
+from ..pki import ocsp
+from ..pki.ocsp import Answer
+from ..store.base import Store, Tx
+from .clock import Clock
+from .learning import Learner
+from .own import Own, OwnCertificates
+from .watch import Looked
+
+_LIMIT = 64 * 1024
+_WITHIN = 15.0
+_PACE = timedelta(seconds=1)
+"""Between two questions: a responder is not to be flooded."""
+
+
+class OcspSource:
+    """Implements ``watch.Source``. With more live certificates than fit into one look, the next look goes on where this
+    one has ended."""
+
+    kind = "ocsp"
+    name = "OCSP"
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        own: OwnCertificates,
+        learner: Learner,
+        tls: SSLContext,
+        interval: timedelta,
+    ) -> None:
+        self._at_most = max(interval // _PACE, 1)
+        self._store = store
+        self._clock = clock
+        self._own = own
+        self._learner = learner
+        self._tls = tls
+        self._asked: dict[tuple[str, int], datetime] = {}
+
+    async def look(self) -> Looked:
+        live = await self._store.read(_live)
+        candidates = {
+            (each.device_id, each.generation): each
+            for each in self._own.all()
+            if each.responder is not None and live.get(each.device_id) == each.generation
+        }
+        self._asked = {place: at for place, at in self._asked.items() if place in candidates}
+        never = datetime.fromtimestamp(0, self._clock.now().tzinfo)
+        turn = sorted(candidates, key=lambda place: self._asked.get(place, never))[: self._at_most]
+        settled, held, failure = True, [], None
+        for number, place in enumerate(turn):
+            if number:
+                await asyncio.sleep(_PACE.total_seconds())
+            self._asked[place] = self._clock.now()  # also of one that fails: the others have their turn first
+            try:
+                said = await self._ask(candidates[place])
+            except RevocationDataUnusable as error:
+                failure = error
+                continue
+            if said is not None:
+                settled &= await self._learner.learn(self.kind, [said])
+                if said.standing is Standing.HELD:
+                    held.append(said.device_id)
+        detail = f"{len(turn)} of {len(candidates)} asked about"
+        return Looked(held=tuple(held), detail=detail, settled=settled, error=failure)
+
+    async def _ask(self, own: Own) -> Statement | None:
+        """None when the certificate is good. Raises IssuerUnreachable, RevocationDataUnusable."""
+        credential = await self._store.read(lambda tx: tx.credentials.get(own.device_id, own.generation))
+        issuer = self._own.issuer_of(own)
+        if credential is None or credential.certificate is None or issuer is None or own.responder is None:
+            return None
+        certificate = x509.load_der_x509_certificate(credential.certificate)
+        nonce = os.urandom(16)
+        answer = await exchange(
+            "POST",
+            own.responder,
+            tls=self._tls,
+            within=_WITHIN,
+            limit=_LIMIT,
+            headers={"Content-Type": "application/ocsp-request", "Accept": "application/ocsp-response"},
+            body=ocsp.request(certificate, issuer, nonce),
+        )
+        if answer.status != 200:
+            raise RevocationDataUnusable(f"The OCSP responder answers HTTP {answer.status}.", device=own.device_id)
+        found = ocsp.read(answer.body, certificate, issuer, nonce, self._clock.now())
+        if found.status is OCSPCertStatus.UNKNOWN:
+            raise RevocationDataUnusable(
+                f"The OCSP responder does not know the certificate of {own.device_id}.", device=own.device_id
+            )
+        return _statement(own, found) if found.status is OCSPCertStatus.REVOKED else None
+
+
+def _live(tx: Tx) -> dict[str, int | None]:
+    return {each.device_id: each.current for each in tx.devices.all()}
+
+
+def _statement(own: Own, answer: Answer) -> Statement:
+    kind, reason = standing(answer.reason.value if answer.reason else None)
+    return Statement(
+        device_id=own.device_id,
+        generation=own.generation,
+        standing=kind,
+        reason=reason,
+        revoked_at=answer.revoked_at,
+        evidence=f"OCSP answer of {answer.this_update:%Y-%m-%dT%H:%M:%SZ} says that it is revoked",
+    )
