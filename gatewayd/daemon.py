@@ -51,6 +51,7 @@ from .services.outbox import Outbox
 from .services.registrar import Registrar
 from .services.renewals import Renewals
 from .services.revocations import Revocations
+from .services.sources import Sources
 from .services.status import StatusReader
 from .services.steps import GatewaySteps, LeafSteps
 from .services.twin import TwinReporter
@@ -151,6 +152,18 @@ class Daemon:
             way=self._way,
             gateway_id=self._id,
         )
+        self._sources = Sources(
+            settings.revocation,
+            store=self._store,
+            clock=self._clock,
+            events=self._events,
+            health=self._health,
+            tls=self._client_tls,
+            anchors=self._anchors.known,
+            ca_name=settings.ezca.url,
+            ca_list=self._issuer,
+            directory=gateway.state_directory / "crl",
+        )
         self._outbox = Outbox(store=self._store, clock=self._clock, events=self._events, link=self._link)
         self._twin = TwinReporter(store=self._store, link=self._link, gateway_id=self._id)
         self._housekeeping = Housekeeping(store=self._store, keys=self._keys, clock=self._clock)
@@ -175,6 +188,7 @@ class Daemon:
             issuer_url=settings.ezca.url,
             hub_host=settings.hub.host,
             est_url=lambda: self._est.server.url if self._est else None,
+            sources=self._sources.shown,
         )
         operations = Operations(
             store=self._store,
@@ -258,6 +272,7 @@ class Daemon:
             self._housekeeping.run(),
             self._orders.run(),
             self._show_devices(),
+            *self._sources.loops(),
         ):
             self._spawn(service)
         notify("READY=1", f"STATUS=Serving {self._id}")
@@ -321,9 +336,14 @@ class Daemon:
     def _happened(self, entry: JournalEntry) -> None:
         self._twin.ring()
         self._outbox.ring()
+        self._sources.happened(entry)
         if entry.what == "switch" and entry.device_id == self._id:
             self._spawn(self._take_up_certificate())
-        if entry.what in ("wind-up", Milestone.REPORTED):  # there may be more to revoke, and more that can be done
+        if entry.what in (
+            "revocation",
+            "wind-up",
+            Milestone.REPORTED,
+        ):  # there may be more to revoke, and more that can be done
             self._revocations.ring()
         if entry.what in (Milestone.REVOKED_AT_CA, Milestone.VERIFIED):  # what closes a revocation
             self._orders.ring()

@@ -14,9 +14,31 @@ from rich.text import Text
 from . import words
 from .base import Data
 
-_GOOD = {"ready", "connected", "active", "current", "done", "present", "listening", "sane", "accepted"}
-_WORKING = {"new", "enrolling", "connecting", "unreachable", "started", "waiting", "running", "absent", "pending"}
-_BAD = {"refused", "revoked", "expired", "faulty", "pin-missing", "pin-refused", "failed", "rejected", "not listening"}
+_GOOD = {"ready", "connected", "active", "current", "done", "present", "listening", "sane", "accepted", "fresh"}
+_WORKING = {
+    "new",
+    "enrolling",
+    "connecting",
+    "unreachable",
+    "started",
+    "waiting",
+    "running",
+    "absent",
+    "pending",
+    "unknown",
+}
+_BAD = {
+    "refused",
+    "revoked",
+    "expired",
+    "faulty",
+    "pin-missing",
+    "pin-refused",
+    "failed",
+    "rejected",
+    "not listening",
+    "stale",
+}
 _MARKS = {"done": ("✓", "green"), "failed": ("✗", "red"), "waiting": ("…", "yellow"), "started": ("·", "dim")}
 
 
@@ -149,10 +171,23 @@ def _facts(data: Data, now: datetime) -> Iterator[tuple[str, Text]]:
     if "last_error" in hub["registry"]:
         yield "", _text(hub["registry"]["last_error"], "yellow")
     yield "EST server", _join(_state("listening" if est["listening"] else "not listening"), _text(est.get("url", "")))
+    for source in data["revocation_sources"]:
+        yield "revocations", _source(source, now)
+        if "last_error" in source:
+            yield "", _text(source["last_error"], "yellow")
+        if "on_hold" in source:
+            yield "", _text(f"on hold at the CA: {', '.join(source['on_hold'])}", "red")
     counts = [
         _join(Text(str(count)), _state(state), separator=" ") for state, count in data["devices"].items() if count
     ]
     yield "leaf devices", _join(*counts) if counts else Text("none yet: 'gatewayctl device add'")
+
+
+def _source(item: Data, now: datetime) -> Text:
+    parts = [_text(item["kind"]), _state(item["state"]), _text(item["name"]), _success(item, now)]
+    if "next_update" in item:
+        parts.append(_text(f"next one {words.distance(item['next_update'], now)}"))
+    return _join(*parts)
 
 
 def _certificate(item: Data, now: datetime) -> Text:

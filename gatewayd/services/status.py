@@ -37,8 +37,9 @@ class StatusReader:
         issuer_url: str,
         hub_host: str,
         est_url: Callable[[], str | None],
+        sources: Callable[[], list[Data]],
     ) -> None:
-        """``est_url`` is None while the EST server does not listen."""
+        """``est_url`` is None while the EST server does not listen; ``sources``: what revocations are learned from."""
         self._store = store
         self._clock = clock
         self._keys = keys
@@ -48,6 +49,7 @@ class StatusReader:
         self._issuer = {"name": issuer_name, "url": issuer_url}
         self._hub_host = hub_host
         self._est_url = est_url
+        self._sources = sources
 
     async def status(self) -> Data:
         now = self._clock.now()
@@ -75,6 +77,7 @@ class StatusReader:
                 "registry": views.peer(self._health.registry),
             },
             "est": views.present({"url": est_url, "listening": est_url is not None}),
+            "revocation_sources": self._sources(),
             "devices": views.counts(each["state"] for each in devices if each["kind"] == DeviceKind.LEAF),
             "revocations": views.revocations_shown(revocations),
             "waiting": self._waiting(gateway, under_way, revocations),

@@ -43,7 +43,8 @@ async def _serve(options: argparse.Namespace) -> None:
     authority = Authority(options.dir, status_url)
     store = Store(options.dir / "ezca.sqlite")
     service = Service(authority, store, link.disable if link else None)
-    faults, control = Faults(), Control(service, set(options.unknown))
+    status = Status(service)
+    faults, control = Faults(), Control(service, status, set(options.unknown))
 
     def application(*routes: list[web.RouteDef]) -> web.Application:
         app = web.Application(middlewares=[control.middleware(), faults.middleware()])
@@ -51,7 +52,6 @@ async def _serve(options: argparse.Namespace) -> None:
             app.add_routes(group)
         return app
 
-    status = Status(service)
     registrar = Registrar(
         service, EntraAuthentication(options.dir), Directory(options.dir).is_application, options.page_size
     )
@@ -80,6 +80,7 @@ async def _serve(options: argparse.Namespace) -> None:
                 "url": f"https://{options.address}:{port}",
                 "est_url": f"https://{options.address}:{est_port}{EST_PATH}",
                 "crl_url": authority.crl_url,
+                "root_crl_url": authority.root_crl_url,
                 "ocsp_url": authority.ocsp_url,
                 "ca_id": CA_ID,
                 "template_id": TEMPLATE_ID,

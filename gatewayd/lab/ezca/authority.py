@@ -24,6 +24,8 @@ KEY_USAGES = {
 }
 """EZCA's names for RFC 5280's key usages."""
 
+StatusOf = Callable[[int], tuple[ocsp.OCSPCertStatus, datetime | None, str | None]]
+
 _STATUS_LIFETIME = timedelta(hours=1)
 
 
@@ -50,8 +52,14 @@ class Authority:
         self.root = x509.load_pem_x509_certificate((directory / "ca-root.pem").read_bytes())
         key = serialization.load_pem_private_key((directory / "ca-issuing-key.pem").read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
-        self._key = key
+        root_key = serialization.load_pem_private_key((directory / "ca-root-key.pem").read_bytes(), None)
+        assert isinstance(root_key, ec.EllipticCurvePrivateKey)
+        self._key, self._root_key = key, root_key
+        self.status_lifetime = _STATUS_LIFETIME
+        """From thisUpdate to nextUpdate, of a CRL or an OCSP answer."""
         self.crl_url = f"{status_url}/crl/issuing.crl"
+        self.delta_url = f"{status_url}/crl/issuing-delta.crl"
+        self.root_crl_url = f"{status_url}/crl/root.crl"
         self.ocsp_url = f"{status_url}/ocsp"
 
     def mint(self, order: Order) -> x509.Certificate:
@@ -82,24 +90,51 @@ class Authority:
     def _authority_key_identifier(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
 
-    def crl(self, number: int, revoked: Iterable[tuple[int, datetime]]) -> bytes:
-        """DER. ``revoked``: serial number and time of revocation; EZCA takes no reason, so the CRL names none."""
+    def crl(
+        self,
+        number: int,
+        revoked: Iterable[tuple[int, datetime, str | None]],
+        *,
+        base: int | None = None,
+        names_delta: bool = False,
+    ) -> bytes:
+        """DER. ``revoked``: serial number, time of revocation, and a CRLReason by its name, or None. With ``base`` it is
+        the delta to the list of that number (RFC 5280, 5.2.4); ``names_delta``: says where its delta is."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.issuing.subject)
             .last_update(now)
-            .next_update(now + _STATUS_LIFETIME)
+            .next_update(now + self.status_lifetime)
             .add_extension(x509.CRLNumber(number), critical=False)
             .add_extension(self._authority_key_identifier(), critical=False)
         )
-        for serial, at in revoked:
-            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
-            builder = builder.add_revoked_certificate(entry)
+        if base is not None:
+            builder = builder.add_extension(x509.DeltaCRLIndicator(base), critical=True)
+        if names_delta:
+            builder = builder.add_extension(x509.FreshestCRL([_point(self.delta_url)]), critical=False)
+        for serial, at, reason in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at)
+            if reason is not None:
+                entry = entry.add_extension(x509.CRLReason(x509.ReasonFlags(reason)), critical=False)
+            builder = builder.add_revoked_certificate(entry.build())
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
-    def ocsp(self, request: bytes, status_of: Callable[[int], tuple[ocsp.OCSPCertStatus, datetime | None]]) -> bytes:
-        """Answer one DER request (RFC 6960). ``status_of`` gives a serial number's status and time of revocation."""
+    def root_crl(self) -> bytes:
+        """Of the root, over the issuing CA: empty. OpenSSL asks for one of each CA of a chain."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.root.subject)
+            .last_update(now)
+            .next_update(now + self.status_lifetime)
+            .add_extension(x509.CRLNumber(1), critical=False)
+        )
+        return builder.sign(self._root_key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+    def ocsp(self, request: bytes, status_of: StatusOf) -> bytes:
+        """Answer one DER request (RFC 6960). ``status_of`` gives a serial number's status, and time and reason of its
+        revocation."""
         try:
             asked = ocsp.load_der_ocsp_request(request)
             algorithm = asked.hash_algorithm
@@ -107,7 +142,7 @@ class Authority:
             return _ocsp_failure(ocsp.OCSPResponseStatus.MALFORMED_REQUEST)
         if asked.issuer_key_hash != _issuer_key_hash(self.issuing, algorithm):
             return _ocsp_failure(ocsp.OCSPResponseStatus.UNAUTHORIZED)
-        status, revoked_at = status_of(asked.serial_number)
+        status, revoked_at, reason = status_of(asked.serial_number)
         now = datetime.now(UTC)
         builder = (
             ocsp.OCSPResponseBuilder()
@@ -118,9 +153,9 @@ class Authority:
                 algorithm=algorithm,
                 cert_status=status,
                 this_update=now,
-                next_update=now + _STATUS_LIFETIME,
+                next_update=now + self.status_lifetime,
                 revocation_time=revoked_at,
-                revocation_reason=None,
+                revocation_reason=x509.ReasonFlags(reason) if reason else None,
             )
             .responder_id(ocsp.OCSPResponderEncoding.HASH, self.issuing)
         )
@@ -131,10 +166,13 @@ class Authority:
 
 
 def _distribution_points(url: str) -> x509.CRLDistributionPoints:
-    point = x509.DistributionPoint(
+    return x509.CRLDistributionPoints([_point(url)])
+
+
+def _point(url: str) -> x509.DistributionPoint:
+    return x509.DistributionPoint(
         full_name=[x509.UniformResourceIdentifier(url)], relative_name=None, reasons=None, crl_issuer=None
     )
-    return x509.CRLDistributionPoints([point])
 
 
 def _authority_information(url: str) -> x509.AuthorityInformationAccess:

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 from cryptography.hazmat.primitives import hashes, serialization
 
 from .service import Service
+from .status import Status
 from .store import Minted
 
 _LOG_ENTRIES = 10_000
@@ -20,9 +21,10 @@ _LOG_ENTRIES = 10_000
 class Control:
     """Requests seen, calls that the server is to not know, and the account of certificates."""
 
-    def __init__(self, service: Service, unknown: set[str]) -> None:
+    def __init__(self, service: Service, status: Status, unknown: set[str]) -> None:
         """``unknown``: names of calls that answer 404, as an older server's would."""
         self._service = service
+        self._status = status
         self._unknown = unknown
         self._log: deque[dict[str, Any]] = deque(maxlen=_LOG_ENTRIES)
 
@@ -30,6 +32,8 @@ class Control:
         return [
             web.post("/lab/lifetime", self.set_lifetime),
             web.post("/lab/unknown", self.set_unknown),
+            web.post("/lab/revoke", self.revoke),
+            web.post("/lab/crl", self.set_crl),
             web.get("/lab/certificates", self.certificates),
             web.get("/lab/log", self.log),
         ]
@@ -64,6 +68,30 @@ class Control:
         """``{"calls": [name]}``: exactly these answer 404 from now on."""
         self._unknown = set((await request.json())["calls"])
         return web.json_response({"calls": sorted(self._unknown)})
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """``{"serial": hex, "reason": name}``, as somebody at the CA does it: with a CRLReason, if there is one, which
+        EZCA's own calls do not take; ``removeFromCRL`` ends a hold. The hub is not told."""
+        document = await request.json()
+        minted = self._service.store.by_serial(int(document["serial"], 16))
+        if minted is None:
+            raise web.HTTPNotFound(text="no certificate has this serial number")
+        reason = document.get("reason")
+        if reason == "removeFromCRL":
+            self._service.store.release(minted.thumbprint)
+        else:
+            self._service.store.revoke(minted.thumbprint, "lab", reason)
+        return web.json_response({"serial": document["serial"], "reason": reason})
+
+    async def set_crl(self, request: web.Request) -> web.Response:
+        """``{"lasts": seconds, "delta": bool}``: how long CRLs and OCSP answers are good for, and whether revocations
+        go to a delta from now on. The complete CRL is made afresh."""
+        document = await request.json()
+        if "lasts" in document:
+            self._service.authority.status_lifetime = timedelta(seconds=document["lasts"])
+        self._status.with_delta = document.get("delta", self._status.with_delta)
+        self._status.renew()
+        return web.json_response({})
 
     async def certificates(self, _: web.Request) -> web.Response:
         """Everything ever minted, oldest first."""

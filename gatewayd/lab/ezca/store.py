@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS domain (
 CREATE TABLE IF NOT EXISTS certificate (
   number INTEGER PRIMARY KEY, thumbprint TEXT NOT NULL UNIQUE, serial TEXT NOT NULL UNIQUE, der BLOB NOT NULL,
   domain TEXT NOT NULL, requester TEXT NOT NULL, call TEXT NOT NULL, location TEXT NOT NULL,
-  requested_at TEXT NOT NULL, revoked_at TEXT, revoked_by TEXT
+  requested_at TEXT NOT NULL, revoked_at TEXT, revoked_by TEXT, reason TEXT
 ) STRICT;
 """
 
@@ -62,6 +62,8 @@ class Minted:
     requested_at: datetime
     revoked_at: datetime | None
     revoked_by: str | None
+    reason: str | None
+    """A CRLReason by its name in RFC 5280; EZCA's own calls give none."""
 
     @property
     def common_name(self) -> str:
@@ -133,7 +135,7 @@ class Store:
                 now.isoformat(),
             ),
         )
-        return Minted(certificate, name, domain, requester, call, location, now, None, None)
+        return Minted(certificate, name, domain, requester, call, location, now, None, None, None)
 
     def by_thumbprint(self, name: str) -> Minted | None:
         return self._one("thumbprint", name)
@@ -159,16 +161,24 @@ class Store:
         )
         return [_minted(row) for row in rows]
 
-    def revoke(self, name: str, by: str) -> None:
+    def revoke(self, name: str, by: str, reason: str | None = None) -> None:
         """Idempotent: the first time stays."""
         self._database.execute(
-            "UPDATE certificate SET revoked_at = ?, revoked_by = ? WHERE thumbprint = ? AND revoked_at IS NULL",
-            (datetime.now(UTC).isoformat(), by, name),
+            "UPDATE certificate SET revoked_at = ?, revoked_by = ?, reason = ? WHERE thumbprint = ?"
+            " AND revoked_at IS NULL",
+            (datetime.now(UTC).isoformat(), by, reason, name),
+        )
+
+    def release(self, name: str) -> None:
+        """From a hold."""
+        self._database.execute(
+            "UPDATE certificate SET revoked_at = NULL, revoked_by = NULL, reason = NULL WHERE thumbprint = ?", (name,)
         )
 
 
 _SELECT = (
-    "SELECT der, thumbprint, domain, requester, call, location, requested_at, revoked_at, revoked_by FROM certificate"
+    "SELECT der, thumbprint, domain, requester, call, location, requested_at, revoked_at, revoked_by, reason"
+    " FROM certificate"
 )
 
 
@@ -178,7 +188,7 @@ def _domain(row: Sequence[Any]) -> Domain:
 
 
 def _minted(row: Sequence[Any]) -> Minted:
-    der, name, domain, requester, call, location, requested_at, revoked_at, revoked_by = row
+    der, name, domain, requester, call, location, requested_at, revoked_at, revoked_by, reason = row
     return Minted(
         x509.load_der_x509_certificate(der),
         name,
@@ -189,4 +199,5 @@ def _minted(row: Sequence[Any]) -> Minted:
         datetime.fromisoformat(requested_at),
         datetime.fromisoformat(revoked_at) if revoked_at else None,
         revoked_by,
+        reason,
     )
