@@ -210,8 +210,8 @@ class Revocation:
     origin: str
     """Who made it known: ``uid:1000``, ``ca-list``, ``crl``…"""
     known_at: datetime
-    scope: RevocationScope = RevocationScope.DEVICE
     progress: dict[Milestone, MilestoneProgress] = field(default_factory=dict)
+    scope: RevocationScope = RevocationScope.DEVICE
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,17 @@ class FakeOperations:
             "issuer": {"name": "ezca", "url": "https://ezca.example", "last_success_at": NOW},
             "hub": {"host": "hub.example", "state": "connected", "since": NOW, "registry": {"last_success_at": NOW}},
             "est": {"url": "https://gw-1.example:8443/.well-known/est", "listening": True},
+            "revocation_sources": [
+                {
+                    "kind": "crl",
+                    "name": "http://pki.example/issuing.crl",
+                    "state": "stale",
+                    "last_success_at": "2031-04-30T10:00:00Z",
+                    "last_error": "IssuerUnreachable: pki.example could not be asked: no connection.",
+                    "last_error_at": "2031-05-01T11:59:00Z",
+                    "next_update": "2031-05-01T10:00:00Z",
+                }
+            ],
             "devices": {state: states.count(state) for state in ("new", "enrolling", "active", "expired", "revoked")},
             "revocations": self.revocations,
             "waiting": self.waiting,

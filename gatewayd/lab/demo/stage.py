@@ -58,8 +58,9 @@ class Stage:
         address: str | None = None,
         upstream: str = 'way = "registry"',
         token: Callable[[Path], Token] = SoftHsm,
+        revocation: str = "",
     ) -> None:
-        """``upstream``: what the daemon's configuration says under [upstream]."""
+        """``upstream``, ``revocation``: what the daemon's configuration says under the tables of these names."""
         self.directory = directory
         self.state = directory / "state"
         """The daemon's state directory."""
@@ -67,6 +68,7 @@ class Stage:
         self.gateway_id = "gw-1"
         self._key_algorithm = key_algorithm
         self._upstream = upstream
+        self._revocation = revocation
         self._pin = "".join(secrets.choice("0123456789") for _ in range(8))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []
@@ -139,6 +141,9 @@ bundle = "{self.lab.web_root}"
 [est]
 address = "{self.address}"
 port = {EST_PORT}
+
+[revocation]
+{self._revocation}
 
 [control]
 bus = "{self.bus}"

@@ -98,8 +98,8 @@ class Authority:
         base: int | None = None,
         names_delta: bool = False,
     ) -> bytes:
-        """DER. ``revoked``: serial number, time of revocation, and a CRLReason by its name, or None. With ``base`` it is
-        the delta to the list of that number (RFC 5280, 5.2.4); ``names_delta``: says where its delta is."""
+        """DER. ``revoked``: serial number, time of revocation, and a CRLReason by its name, or None. With ``base`` it
+        is the delta to the list of that number (RFC 5280, 5.2.4); ``names_delta``: says where its delta is."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
