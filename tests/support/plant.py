@@ -130,6 +130,7 @@ class Plant:
             issuer_url="https://ezca.example",
             hub_host="hub.example",
             est_url=lambda: "https://gw:8443",
+            sources=list,
         )
         self.operations = Operations(
             **common,
