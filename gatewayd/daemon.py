@@ -41,7 +41,7 @@ from .services.anchors import Anchors
 from .services.clock import SystemClock
 from .services.credentials import CredentialEngine
 from .services.enrollments import Enrollments
-from .services.events import Alarm, Events
+from .services.events import Events
 from .services.health import Health
 from .services.housekeeping import Housekeeping
 from .services.link import LinkKeeper
@@ -69,9 +69,6 @@ log = logging.getLogger(__name__)
 
 _TOKEN_RETRY = 10.0
 """Seconds between attempts to open a token that is not there yet."""
-_LONGEST_SLEEP = 3600.0
-_SETTLE = 0.2
-"""Seconds between two rounds of what is shown on the bus."""
 
 
 class Daemon:
@@ -206,7 +203,6 @@ class Daemon:
             ring=self._ring,
         )
         self._control = ControlService(operations, settings.control, self._id)
-        self._bus_alarm = Alarm()
         self._orders = Orders(store=self._store, link=self._link, revoke=operations.revoke_for)
         self._background: set[asyncio.Task[None]] = set()
         self._died: BaseException | None = None
@@ -271,7 +267,6 @@ class Daemon:
             self._twin.run(),
             self._housekeeping.run(),
             self._orders.run(),
-            self._show_devices(),
             *self._sources.loops(),
         ):
             self._spawn(service)
@@ -350,22 +345,12 @@ class Daemon:
         if entry.what == Milestone.VERIFIED and entry.device_id == self._id:
             self._spawn(self._fall_silent())
         if entry.what in ("switch", "revocation", "device added", Milestone.VERIFIED, Milestone.DISABLED):
-            self._bus_alarm.ring()
+            self._control.ring()
 
     def _told(self, desired: Mapping[str, Any]) -> None:
         """The hub's desired properties, or a patch of them."""
         self._answers.take(desired)
         self._orders.take(desired)
-
-    async def _show_devices(self) -> None:
-        """Keep the devices on the bus up to date: many changes at once make one round of it."""
-        while True:
-            await self._bus_alarm.sleep(_LONGEST_SLEEP)
-            try:
-                await self._control.refresh_devices()
-            except GatewayError as error:
-                log.warning("the devices on the bus are not up to date: %s", error)
-            await asyncio.sleep(_SETTLE)
 
     async def _fall_silent(self) -> None:
         """The gateway itself has been revoked, has said so, and was seen shut out: its key is not used any more."""

@@ -26,6 +26,8 @@ RETRY_LAST = 30.0
 START_WITHIN = 5.0
 """Seconds that ``start`` waits for the bus before it leaves the rest to the background."""
 _BATCH = 20  # objects that are published in one go, so that the event loop is not held up
+_SETTLE = 0.2
+"""Seconds from one look at all devices to the next."""
 
 
 class ControlService:
@@ -70,8 +72,12 @@ class ControlService:
         self._glib.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def ring(self) -> None:
+        """Devices have come, gone or changed: show it soon."""
+        self._refresh_wanted.set()
+
     async def refresh_devices(self) -> None:
-        """To be called when devices have come, gone or changed. Raises what Operations.device_list raises."""
+        """Show the devices as they are now. Raises what Operations.device_list raises."""
         async with self._refreshing:
             tree = self._tree
             if tree is None:
@@ -106,6 +112,7 @@ class ControlService:
                 _log.warning("the devices on the bus are not up to date: %s", error.message)
             except Exception:
                 _log.exception("the devices on the bus are not up to date")
+            await asyncio.sleep(_SETTLE)  # what changes together is shown together
 
     async def _keep_connected(self) -> None:
         wait = RETRY_FIRST

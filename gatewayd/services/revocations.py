@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +26,8 @@ from .health import Health
 log = logging.getLogger(__name__)
 
 _LONGEST_SLEEP = 60.0
-_AT_ONCE = 32
+_AT_ONCE = {Milestone.REVOKED_AT_CA: 4, Milestone.DISABLED: 16, Milestone.VERIFIED: 16}
+"""Attempts side by side. Few at the CA: it is the hub that lets a stolen key in."""
 _RETRY_LAST = timedelta(minutes=10)
 """A revoked certificate that still works is worse than some requests too many."""
 
@@ -59,7 +60,7 @@ class Revocations:
         self._way = way
         self._gateway_id = gateway_id
         self._alarm = Alarm()
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._room = {milestone: asyncio.Semaphore(at_once) for milestone, at_once in _AT_ONCE.items()}
         self._carrying: dict[_Key, asyncio.Task[None]] = {}
         self._hastened: set[_Key] = set()
         self._act: dict[Milestone, Callable[[Revocation], Awaitable[str | Waiting]]] = {
@@ -114,19 +115,27 @@ class Revocations:
         return moment if moment is not None and moment > now else None
 
     async def _carry(self, key: _Key) -> None:
-        """Attempt all that is due, until nothing is."""
+        """Attempt all that is due, until nothing is. Milestones that do not need each other go side by side: a CA that
+        does not answer must not keep the hub waiting."""
+        attempts: dict[Milestone, asyncio.Task[None]] = {}
         try:
-            async with self._room:
-                while True:
-                    revocation = await self._store.read(lambda tx: tx.revocations.get(*key))
-                    if revocation is None or not (due := self._due(revocation, self._clock.now())):
-                        return
+            while True:
+                revocation = await self._store.read(lambda tx: tx.revocations.get(*key))
+                due = () if revocation is None else self._due(revocation, self._clock.now())
+                if not attempts.keys() & set(due):  # otherwise what is under way may have looked too early
                     self._hastened.discard(key)
-                    # Independent milestones side by side: a CA that does not answer must not keep the hub waiting.
-                    await asyncio.gather(*(self._attempt(revocation, milestone) for milestone in due))
+                for milestone in due:
+                    if revocation is not None and milestone not in attempts:
+                        attempts[milestone] = asyncio.create_task(self._attempt(revocation, milestone))
+                if not attempts:
+                    return
+                await asyncio.wait(attempts.values(), return_when=asyncio.FIRST_COMPLETED)
+                for milestone in [each for each, task in attempts.items() if task.done()]:
+                    attempts.pop(milestone).result()
         except GatewayError as error:
             log.error("revocation of %s: %s", key[0], error)
         finally:
+            await _end(attempts.values())
             del self._carrying[key]
             self._hastened.discard(key)
             if not self._carrying:
@@ -134,7 +143,8 @@ class Revocations:
 
     async def _attempt(self, revocation: Revocation, milestone: Milestone) -> None:
         try:
-            came = await self._act[milestone](revocation)
+            async with self._room[milestone]:
+                came = await self._act[milestone](revocation)
         except GatewayError as error:
             await self._failed(revocation, milestone, error)
         except Exception as error:
@@ -227,6 +237,12 @@ class Revocations:
         return await self._store.read(work)
 
     async def stop(self) -> None:
-        for task in list(self._carrying.values()):
-            task.cancel()
-        await asyncio.gather(*self._carrying.values(), return_exceptions=True)
+        await _end(self._carrying.values())
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Break them off, and wait until they have ended."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
