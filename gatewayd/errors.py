@@ -114,6 +114,17 @@ class TokenExists(TokenError):
     remedy = "A token is never initialised twice: its keys would be gone. Take another label in [token] uri."
 
 
+class TokenUnusable(TokenError):
+    """The token is there and the module works, but nothing in it can be used: its TPM was cleared, or is another."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    remedy = (
+        "If the TPM was cleared or replaced, the keys are gone for good: move the store of the PKCS#11 module aside, "
+        "make a token with 'gatewayd token-init', then run 'gatewayctl bootstrap'."
+    )
+
+
 class TokenBusy(TokenError):
     recoverable = True
     exit_code = 75
@@ -156,6 +167,11 @@ class PinRefused(TokenError):
 class KeyMissing(TokenError):
     fault = Fault.OPERATOR
     remedy = "The key is gone from the token: enroll again ('gatewayctl bootstrap' for the gateway)."
+
+
+class KeyAmbiguous(TokenError):
+    fault = Fault.OPERATOR
+    remedy = "Remove the key that gatewayd has not made ('pkcs11-tool --list-objects' shows both), or enroll again."
 
 
 class KeyNotProtected(TokenError):

@@ -46,6 +46,8 @@ class TokenState(StrEnum):
     ABSENT = "absent"
     """Module not loadable, or no token with that label and serial."""
     FAULTY = "faulty"
+    UNUSABLE = "unusable"
+    """There, but the login fails though the module works: its TPM was cleared, or it is not the TPM that made it."""
     PIN_MISSING = "pin-missing"
     PIN_REFUSED = "pin-refused"
     """Waits for a person: the PIN was tried once and is not tried again."""

@@ -10,18 +10,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 import pkcs11
 from pkcs11 import ObjectClass
 
-from ..errors import PinRefused, TokenError, TokenFault, TokenModuleBroken, TokenNotFound
+from ..errors import PinRefused, TokenError, TokenFault, TokenModuleBroken, TokenNotFound, TokenUnusable
 from . import faults
 from .base import PinTries, TokenState, TokenStatus
 from .pin import Pin
 from .uri import Pkcs11Uri
 
 T = TypeVar("T")
+
+_SLOTS: Final = MappingProxyType({"tpm2-software.github.io": 2})
+"""By the library's manufacturer: objects that may stay loaded. tpm2-pkcs11 loads a key into the TPM when it is made or
+first used, and unloads it at the logout only. A TPM has three slots, the kernel's resource manager gives each client no
+more, and one is needed for the keys' parent: the third key would fail, and go on failing."""
+_SLOTS_OF_A_NEW_KEY: Final = 2
+"""tpm2-pkcs11 loads its public half, too."""
 
 
 def utc_now() -> datetime:
@@ -38,6 +46,9 @@ class TokenConnection:
         self._lib: Any = None
         self._session: Any = None
         self._handles: dict[bytes, Any] = {}
+        self._slots_taken = 0
+        self._pin: Pin | None = None
+        """Kept only where slots are few."""
         self.status = TokenStatus(
             state=TokenState.ABSENT,
             label=uri.token or "",
@@ -65,13 +76,20 @@ class TokenConnection:
             manufacturer=token.manufacturer_id,
         )
         self._session = self._log_in(token, pin, about_to_log_in, final_try)
+        self._pin = pin if self._lib.manufacturer_id in _SLOTS else None
         self.status = replace(self.status, pin_tries=PinTries.UNKNOWN)
         self._set(TokenState.READY, "")
 
-    def run(self, work: Callable[[Any], T]) -> T:
+    @property
+    def is_open(self) -> bool:
+        return self._session is not None
+
+    def run(self, work: Callable[[Any], T], *, makes_key: bool = False) -> T:
         """``work(session)``; once more when a handle has gone stale. Raises what python-pkcs11 raises."""
         if self._session is None:
             raise TokenFault("The token is not open.")
+        if makes_key:
+            self._take_slots(_SLOTS_OF_A_NEW_KEY)
         try:
             result = work(self._session)
         except faults.STALE:
@@ -84,6 +102,7 @@ class TokenConnection:
         """The handle of a private key, cached. Only within ``run``; raises pkcs11.NoSuchKey."""
         handle = self._handles.get(key_id)
         if handle is None:
+            self._take_slots(1)
             handle = self._session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=key_id)
             self._handles[key_id] = handle
         return handle
@@ -91,10 +110,25 @@ class TokenConnection:
     def forget(self, key_id: bytes) -> None:
         self._handles.pop(key_id, None)
 
+    def _take_slots(self, number: int) -> None:
+        """Where slots are few, have so many free, by a logout and a login when they are not."""
+        if self._pin is None:
+            return
+        if self._slots_taken + number > _SLOTS[self._lib.manufacturer_id]:
+            session, token = self._session, self._session.token
+            self._drop()
+            session.close()
+            self._session = self._log_in(token, self._pin, lambda: None, final_try=False)
+        self._slots_taken += number
+
+    def _drop(self) -> None:
+        self._handles.clear()
+        self._slots_taken = 0
+        self._session = None
+
     def close(self) -> None:
         """Finalise the module, which logs out too: a TPM keeps the handles of one that was not finalised."""
-        self._handles.clear()
-        self._session = None
+        self._drop()
         lib, self._lib = self._lib, None
         if lib is not None:
             lib.finalize()
@@ -116,6 +150,10 @@ class TokenConnection:
                 return token.open(rw=True, user_pin=pin.reveal())
             except faults.PIN as error:
                 refusal = f"The token {token.label!r} refused the PIN ({faults.name(error)})."
+            except faults.BROKEN as error:
+                message = f"The token {token.label!r} is there, and cannot be logged in to ({faults.name(error)})."
+                self._set(TokenState.UNUSABLE, message)
+                raise TokenUnusable(message) from error
         self.status = replace(self.status, pin_tries=self._tries(token))
         self._set(TokenState.PIN_REFUSED, refusal)
         raise PinRefused(refusal)

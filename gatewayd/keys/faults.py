@@ -6,7 +6,7 @@ from typing import Final
 
 import pkcs11
 
-from ..errors import AlgorithmUnsupported, KeyMissing, TokenError, TokenFault, TokenNotFound
+from ..errors import AlgorithmUnsupported, KeyAmbiguous, KeyMissing, TokenError, TokenFault, TokenNotFound
 from .base import PinTries
 
 PIN: Final = (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange, pkcs11.PinLocked, pkcs11.PinExpired)
@@ -16,6 +16,10 @@ STALE: Final = (pkcs11.KeyHandleInvalid, pkcs11.ObjectHandleInvalid)
 """A cached handle does not hold any more: look the key up again."""
 
 ABSENT: Final = (pkcs11.TokenNotPresent, pkcs11.TokenNotRecognised, pkcs11.DeviceRemoved, pkcs11.UserPinNotInitialized)
+
+BROKEN: Final = (pkcs11.GeneralError, pkcs11.DeviceError, pkcs11.FunctionFailed)
+"""At a login: the module works and the token is there, but what is in it cannot be used. So does a TPM answer that was
+cleared since the token was made, or is another one."""
 
 ALGORITHM: Final = (
     pkcs11.MechanismInvalid,
@@ -56,6 +60,8 @@ def translate(error: pkcs11.PKCS11Error) -> TokenError:
     """The error that callers see. PINs are none of its business: the login handles them."""
     if isinstance(error, pkcs11.NoSuchKey | STALE[0] | STALE[1]):
         return KeyMissing("The key is not in the token.")
+    if isinstance(error, pkcs11.MultipleObjectsReturned):
+        return KeyAmbiguous("Several keys in the token have the id of this one.")
     if isinstance(error, pkcs11.UserPinNotInitialized):
         return TokenNotFound("The token has no user PIN yet.")
     if isinstance(error, ABSENT):

@@ -5,8 +5,8 @@ which asks over a socket pair, one request at a time, and starts another process
 over the socket and is forgotten after the login. There is no thread, no asyncio and no cryptography in here.
 
 A request is ``[number, what, {arguments}]``. The answer is ``[number, "done", result, status]`` or
-``[number, "failed", {error, message, reload}, status]``, with the token's status when it has changed, else null; before
-the PIN is tried, ``[number, "login"]`` comes first. A signature has a short form (channel.py).
+``[number, "failed", {error, message, reload, open}, status]``, with the token's status when it has changed, else
+null; before the PIN is tried, ``[number, "login"]`` comes first. A signature has a short form (channel.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pkcs11
 from pkcs11 import Mechanism
 
 from ..core.model import KeyAlgorithm
-from ..errors import GatewayError, Internal, TokenModuleBroken, TokenNotFound
+from ..errors import GatewayError, Internal, TokenModuleBroken, TokenNotFound, TokenUnusable
 from . import faults, objects, provision, uri
 from .base import Scheme
 from .channel import SIGN, SIGN_ANSWER, SIGN_REQUEST, Channel, ChannelClosed, read_json
@@ -40,7 +40,7 @@ _MECHANISMS: Final = {
 }
 _BY_PLACE: Final = tuple(_MECHANISMS[scheme] for scheme in Scheme)
 
-_CURED_BY_RELOAD: Final = (TokenNotFound, TokenModuleBroken)
+_CURED_BY_RELOAD: Final = (TokenNotFound, TokenModuleBroken, TokenUnusable)
 """Some modules learn of a token that came later only when they are loaded afresh."""
 
 
@@ -82,13 +82,17 @@ class Server:
         try:
             return "done", work()
         except pkcs11.PKCS11Error as error:
-            return _failure(self._token.failed(error), faults.cured_by_reload(error))
+            return self._failure(self._token.failed(error), faults.cured_by_reload(error))
         except GatewayError as error:
-            return _failure(error, isinstance(error, _CURED_BY_RELOAD))
+            return self._failure(error, isinstance(error, _CURED_BY_RELOAD))
         except ChannelClosed:
             raise
         except Exception as error:
-            return _failure(Internal(f"{what} failed in the token's process: {type(error).__name__}."), False)
+            return self._failure(Internal(f"{what} failed in the token's process: {type(error).__name__}."), False)
+
+    def _failure(self, error: GatewayError, reload: bool) -> tuple[str, Any]:
+        content = {"error": error.name(), "message": error.message, "reload": reload, "open": self._token.is_open}
+        return "failed", content
 
     def _handle(self, what: str, arguments: dict[str, Any]) -> Any:
         return self._handlers[what](**arguments)
@@ -127,8 +131,9 @@ class Server:
             self._reply(outcome, made.hex() if outcome == "done" else made)
 
     def _generate(self, id: str, label: str, algorithm: str) -> objects.PublicNumbers:
+        key_id = bytes.fromhex(id)
         return self._token.run(
-            lambda session: objects.generate(session, bytes.fromhex(id), label, KeyAlgorithm(algorithm))
+            lambda session: objects.generate(session, key_id, label, KeyAlgorithm(algorithm)), makes_key=True
         )
 
     def _find(self, public: objects.PublicNumbers) -> tuple[str, KeyAlgorithm] | None:
@@ -146,10 +151,6 @@ class Server:
 
     def _algorithms(self) -> list[KeyAlgorithm]:
         return self._token.run(lambda session: objects.offered_algorithms(session.token.slot))
-
-
-def _failure(error: GatewayError, reload: bool) -> tuple[str, Any]:
-    return "failed", {"error": error.name(), "message": error.message, "reload": reload}
 
 
 def main() -> None:

@@ -146,10 +146,12 @@ def _flaw(private: Any) -> str | None:
 
 
 def destroy(session: Any, key_id: bytes) -> None:
-    """Remove both halves, the private one first: a public half alone does no harm."""
-    for kind in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY):
-        for item in _all(session, {Attribute.CLASS: kind, Attribute.ID: key_id}):
-            item.destroy()
+    """Remove both halves, the private one first: a public half alone does no harm. Raises
+    pkcs11.MultipleObjectsReturned, and removes nothing, when it is not sure which private key is meant."""
+    if (private := _one(session, ObjectClass.PRIVATE_KEY, key_id)) is not None:
+        private.destroy()
+    for public in _all(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.ID: key_id}):
+        public.destroy()
 
 
 def find(session: Any, wanted: PublicNumbers) -> tuple[bytes, KeyAlgorithm] | None:
@@ -215,7 +217,10 @@ def _get(item: Any, attribute: Attribute) -> Any:
 
 
 def _one(session: Any, kind: ObjectClass, key_id: bytes) -> Any:
+    """None when there is none. Raises pkcs11.MultipleObjectsReturned: an id of ours that somebody else uses, too."""
     found = _all(session, {Attribute.CLASS: kind, Attribute.ID: key_id})
+    if len(found) > 1:
+        raise pkcs11.MultipleObjectsReturned
     return found[0] if found else None
 
 

@@ -322,7 +322,8 @@ class Pkcs11KeyStore:
             self._fine()
             return content
         error = all_errors().get(content["error"], TokenFault)(content["message"])
-        if isinstance(error, PinRefused) and owed.what == "open":
+        self._open = self._open and content["open"]
+        if isinstance(error, PinRefused) and owed.what != "initialize":
             self._refuse(error.message)
         raise _Curable(error) if content["reload"] and isinstance(error, TokenError) else error
 

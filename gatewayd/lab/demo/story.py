@@ -49,10 +49,15 @@ def token(play: Play) -> None:
     play.script.command("gatewayd token-init --pin-fd 3", play.stage.init_token())
     play.stage.start_daemon()
     play.script.command("gatewayd --pin-fd 3 &")
-    status = play.stage.ctl_json("status")
-    play.script.prove("the daemon serves, logged in to the token", status["token"]["state"] == "ready")
+    status = play.stage.wait_for("the token", lambda: _with_token(play.stage))
+    play.script.prove("the daemon serves, logged in to the token", True)
     waiting = [each["error"] for each in status["waiting"]]
     play.script.prove("it says what it waits for: NotBootstrapped", waiting == ["NotBootstrapped"], str(waiting))
+
+
+def _with_token(stage: Stage) -> dict[str, Any] | None:
+    status: dict[str, Any] = stage.ctl_json("status")
+    return status if status["token"]["state"] == "ready" else None
 
 
 def bootstrap(play: Play) -> None:
