@@ -69,7 +69,8 @@ class Stage:
         self._key_algorithm = key_algorithm
         self._upstream = upstream
         self._revocation = revocation
-        self._pin = "".join(secrets.choice("0123456789") for _ in range(8))
+        self.pin = "".join(secrets.choice("0123456789") for _ in range(8))
+        """Of the token, as the next process is given it."""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []
         directory.mkdir(parents=True, mode=0o700)
@@ -219,11 +220,11 @@ bus = "{self.bus}"
 
     # --- the daemon ------------------------------------------------------------------------------
 
-    def _with_pin(self, use: Callable[[int], T]) -> T:
+    def with_pin(self, use: Callable[[int], T]) -> T:
         """The PIN goes through a pipe: never through argv, the environment or a file."""
         reader, writer = os.pipe()
         try:
-            os.write(writer, self._pin.encode())
+            os.write(writer, self.pin.encode())
             os.close(writer)
             return use(reader)
         finally:
@@ -234,7 +235,7 @@ bus = "{self.bus}"
 
     def init_token(self) -> str:
         """``gatewayd token-init``; returns what it printed."""
-        return self._with_pin(
+        return self.with_pin(
             lambda fd: subprocess.run(
                 self._daemon_command(fd, "token-init"),
                 env=self.environment,
@@ -248,7 +249,7 @@ bus = "{self.bus}"
 
     def spawn_daemon(self) -> None:
         """Start it without waiting."""
-        self._with_pin(lambda fd: self._start("gatewayd", self._daemon_command(fd), pass_fds=(fd,)))
+        self.with_pin(lambda fd: self._start("gatewayd", self._daemon_command(fd), pass_fds=(fd,)))
 
     def start_daemon(self) -> None:
         """Start it and wait until it answers on the bus."""
@@ -314,7 +315,7 @@ bus = "{self.bus}"
     def pkcs11_tool(self, *arguments: str) -> str:
         command = ["pkcs11-tool", "--module", self.token.module, "--token-label", "gatewayd", "--login", *arguments]
         # The tool takes a PIN from its own environment; this one dies with the demo.
-        environment = self.environment | {"DEMO_PIN": self._pin}
+        environment = self.environment | {"DEMO_PIN": self.pin}
         done = subprocess.run(
             [*command, "--pin", "env:DEMO_PIN"], env=environment, capture_output=True, text=True, timeout=30, check=True
         )
