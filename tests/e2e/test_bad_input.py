@@ -7,10 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from gatewayd.lab.demo.stage import Stage
-from tests.e2e.support import EstLeaf, Json, check_books, ezca_calls, minted, show
+from tests.e2e.support import EstLeaf, check_books, ezca_calls, minted, show
 from tests.support.softhsm import SPY
 
 
@@ -36,8 +34,8 @@ def test_a_wrong_pin_is_tried_once_and_waits_for_a_person(tmp_path: Path) -> Non
         stage.config.write_text(stage.config.read_text().replace(stage.token.module, str(SPY)))
         stage.environment |= {"PKCS11SPY": stage.token.module, "PKCS11SPY_OUTPUT": str(calls)}
         stage.start_daemon()
+        stage.wait_for("the token's refusal", lambda: token_state(stage) == "pin-refused")
         status = stage.ctl_json("status")
-        assert status["token"]["state"] == "pin-refused"
         assert [each["error"] for each in status["waiting"]] == ["PinRefused"]
         refused = stage.ctl("registrar", "certificate", check=False)
         assert refused.returncode == 77
@@ -48,16 +46,11 @@ def test_a_wrong_pin_is_tried_once_and_waits_for_a_person(tmp_path: Path) -> Non
         stage.pin = right
         assert stage.stop_daemon() == 0
         stage.start_daemon()
-        assert stage.ctl_json("status")["token"]["state"] == "ready"
+        stage.wait_for("the token", lambda: token_state(stage) == "ready")
 
 
-@pytest.fixture(scope="module")
-def leaf(stage: Stage) -> EstLeaf:
-    leaf = EstLeaf(stage, "refused-1")
-    gone = EstLeaf(stage, "refused-2")
-    gone.ask_until_answered()
-    stage.ctl("revoke", "refused-2", "--yes")
-    return leaf
+def token_state(stage: Stage) -> str:
+    return str(stage.ctl_json("status")["token"]["state"])
 
 
 def other_name(leaf: EstLeaf) -> int:
@@ -75,40 +68,36 @@ def too_much(leaf: EstLeaf) -> int:
     return leaf.post()
 
 
-REFUSED: list[tuple[str, int, Callable[[EstLeaf], int]]] = [
-    ("a wrong code", 401, lambda leaf: leaf.post(code="0000-0000-0000-0000")),
-    ("no code", 401, lambda leaf: leaf.post(code="")),
-    ("an unknown device", 401, lambda leaf: leaf.post(user="refused-9")),
-    ("a revoked device", 401, lambda leaf: leaf.post(user="refused-2")),
-    ("re-enrolling with a code", 401, lambda leaf: leaf.post("simplereenroll")),
-    ("another type of content", 415, lambda leaf: leaf.post(**{"Content-Type": "text/plain"})),
-    ("another CN", 403, other_name),
-    ("what is no CSR", 400, garbage),
-    ("70 kB", 413, too_much),
-]
+REFUSED: dict[str, tuple[int, Callable[[EstLeaf], int]]] = {
+    "a wrong code": (401, lambda leaf: leaf.post(code="0000-0000-0000-0000")),
+    "no code": (401, lambda leaf: leaf.post(code="")),
+    "an unknown device": (401, lambda leaf: leaf.post(user="refused-9")),
+    "a revoked device": (401, lambda leaf: leaf.post(user="refused-2")),
+    "re-enrolling with nothing to show": (401, lambda leaf: leaf.post("simplereenroll")),
+    "another type of content": (415, lambda leaf: leaf.post(**{"Content-Type": "text/plain"})),
+    "another CN": (403, other_name),
+    "what is no CSR": (400, garbage),
+    "70 kB": (413, too_much),
+}
 
 
-def everything(stage: Stage) -> tuple[object, ...]:
-    """What a refusal must not change."""
-    shown: list[Json] = [show(stage, each["device_id"]) for each in stage.ctl_json("device", "list")]
-    return shown, minted(stage), ezca_calls(stage), stage.token_objects()
+def test_refusals_over_est_issue_nothing_and_consume_nothing(stage: Stage) -> None:
+    leaf, gone = EstLeaf(stage, "refused-1"), EstLeaf(stage, "refused-2")
+    gone.ask_until_answered()
+    stage.ctl("revoke", "refused-2", "--reason", "superseded", "--yes")
 
+    def everything() -> tuple[object, ...]:
+        return stage.ctl_json("device", "list"), show(stage, "refused-1"), minted(stage), ezca_calls(stage)
 
-@pytest.mark.parametrize(("status", "ask"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_a_refusal_over_est_issues_nothing_and_consumes_nothing(
-    stage: Stage, leaf: EstLeaf, status: int, ask: Callable[[EstLeaf], int]
-) -> None:
+    before = everything()
+    for what, (status, ask) in REFUSED.items():
+        leaf.new_request()
+        assert ask(leaf) == status, what
+        assert leaf.sentence.endswith(".\n"), what
+        assert leaf.sentence.count("\n") == 1, what
+    assert everything() == before
+
     leaf.new_request()
-    before = everything(stage)
-    assert ask(leaf) == status
-    assert leaf.sentence.endswith(".\n")
-    assert leaf.sentence.count("\n") == 1
-    assert everything(stage) == before
-
-
-def test_and_the_code_works_afterwards(stage: Stage, leaf: EstLeaf) -> None:
-    leaf.new_request()
-    leaf.ask_until_answered()
+    leaf.ask_until_answered()  # the code has not been consumed
     assert leaf.post() == 200  # the same request, the same answer
-    assert len(show(stage, "refused-1")["credentials"]) == 1
-    check_books(stage)
+    assert len(check_books(stage, "refused-1")["credentials"]) == 1
