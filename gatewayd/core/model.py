@@ -18,8 +18,10 @@ class DeviceKind(StrEnum):
 
 class DeviceState(StrEnum):
     ACTIVE = "active"
+    REPLACING = "replacing"
+    """Its old certificates are revoked for good; new hardware may enroll under its id, with a code."""
     REVOKED = "revoked"
-    """Refused here: it may neither enroll nor renew."""
+    """Refused here: it may neither enroll nor renew. Only a replacement of its hardware leads out of it."""
 
 
 class KeyAlgorithm(StrEnum):
@@ -212,6 +214,49 @@ class Revocation:
     known_at: datetime
     progress: dict[Milestone, MilestoneProgress] = field(default_factory=dict)
     scope: RevocationScope = RevocationScope.DEVICE
+
+
+class ReplacementState(StrEnum):
+    """Where a hardware swap stands; core.replacement holds the legal moves."""
+
+    CLOSING = "closing"
+    AWAITING = "awaiting"
+    PINNING = "pinning"
+    PINNED = "pinned"
+    LIFTING = "lifting"
+    LIFTED = "lifted"
+    CANCELLED = "cancelled"
+    OVERTAKEN = "overtaken"
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """New hardware under an old device id, and the pin that keeps the old certificates out of the hub."""
+
+    device_id: str
+    number: int
+    """1 for the device's first."""
+    state: ReplacementState
+    reason: RevocationReason
+    """Why the old certificates were revoked."""
+    origin: str
+    """Who ordered it: ``uid:1000``."""
+    last_old: int
+    """Generations up to this one belong to the old hardware."""
+    started_at: datetime
+    """When the old certificates were given up and the code was made."""
+    shut_at: datetime | None = None
+    """When the old certificates were revoked at the CA and the id was read back as disabled."""
+    certificate_at: datetime | None = None
+    """When the new hardware's certificate was there."""
+    pinned_at: datetime | None = None
+    lift_at: datetime | None = None
+    """When the pin may go: the last revoked certificate of this name has expired by then."""
+    ended_at: datetime | None = None
+    attempts: int = 0
+    """Failed attempts to lift the pin."""
+    next_attempt_at: datetime | None = None
+    last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from ..core.model import (
     EnrollmentCode,
     JournalEntry,
     OutboxMessage,
+    Replacement,
     Revocation,
 )
 
@@ -99,6 +100,22 @@ class Revocations(Protocol):
     def put(self, revocation: Revocation) -> None: ...
 
 
+class Replacements(Protocol):
+    """At most one of a device is neither lifted, cancelled nor overtaken; an end is for ever."""
+
+    def open_of(self, device_id: str) -> Replacement | None:
+        """The one that has not ended."""
+
+    def all(self, device_id: str) -> list[Replacement]:
+        """Oldest first."""
+
+    def open(self) -> list[Replacement]:
+        """Of all devices, oldest first."""
+
+    def add(self, replacement: Replacement) -> None: ...
+    def put(self, replacement: Replacement) -> None: ...
+
+
 class Outbox(Protocol):
     def add(self, message: OutboxMessage) -> bool:
         """False when a message with this key exists, sent or not."""
@@ -132,6 +149,8 @@ class Tx(Protocol):
     def codes(self) -> Codes: ...
     @property
     def revocations(self) -> Revocations: ...
+    @property
+    def replacements(self) -> Replacements: ...
     @property
     def outbox(self) -> Outbox: ...
     @property

@@ -9,6 +9,7 @@ from .credentials import CredentialRows
 from .devices import DeviceRows
 from .journal import JournalRows
 from .outbox import OutboxRows
+from .replacements import ReplacementRows
 from .revocations import RevocationRows
 from .settings import SettingRows
 
@@ -19,6 +20,7 @@ class SqliteTx:
         self.credentials = CredentialRows(connection)
         self.codes = CodeRows(connection)
         self.revocations = RevocationRows(connection)
+        self.replacements = ReplacementRows(connection)
         self.outbox = OutboxRows(connection)
         self.journal = JournalRows(connection)
         self.settings = SettingRows(connection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -40,6 +40,13 @@ class HubIdentity:
         """What its children name as their parent; empty for a leaf, whose scope is another's."""
         return self.scope if self.is_gateway else ""
 
+    @property
+    def pinned_to(self) -> frozenset[str] | None:
+        """The thumbprints that are let in, in lower case; None unless it goes by thumbprint."""
+        if self.authentication_type != "selfSigned":
+            return None
+        return frozenset(each.lower() for each in (self.primary_thumbprint, self.secondary_thumbprint) if each)
+
 
 class Registry(Protocol):
     """The hub's device registry. May raise HubUnreachable, HubThrottled, HubRefused, HubRejected, HubConflict,
@@ -55,6 +62,17 @@ class Registry(Protocol):
     async def disable(self, device_id: str, reason: str) -> HubIdentity | None:
         """GET, change, PUT the whole identity with If-Match; again on 412. None when there is no such identity;
         nothing is written when it is disabled already (EZCA's own link may have been first)."""
+
+    async def pin(self, device_id: str, primary: str, secondary: str, *, enable: bool) -> HubIdentity:
+        """Let in these two certificates (SHA-256 thumbprints in hex) and no others, whatever CA has signed them:
+        authentication ``selfSigned``, and with ``enable`` status enabled, in one conditional write; again on 412.
+
+        Without ``enable`` the status stays as it is. A missing identity is created. Nothing is written when it is so
+        already."""
+
+    async def unpin(self, device_id: str, ours: Collection[str]) -> HubIdentity | None:
+        """Back to ``certificateAuthority``, the status as it is, when the identity is pinned to nothing but
+        thumbprints in ``ours``. Any other is returned as it is; None when there is no such identity."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,3 +94,16 @@ def new(device_id: str, parent: str = "", edge: bool = False) -> dict[str, Any]:
 def disabled(identity: HubIdentity, reason: str) -> dict[str, Any]:
     """What to PUT to disable it: everything as it was, save for the status and its reason."""
     return {**identity.raw, "status": "disabled", "statusReason": reason[:STATUS_REASON_LIMIT]}
+
+
+def pinned(document: Mapping[str, Any], primary: str, secondary: str, *, enable: bool) -> dict[str, Any]:
+    """What to PUT so that the hub lets in the certificates with these thumbprints and no others; with ``enable``
+    enabled in the same write, because an id that is enabled first lets every unexpired certificate of its name in."""
+    thumbprints = {"primaryThumbprint": primary, "secondaryThumbprint": secondary}
+    changed = {**document, "authentication": {"type": "selfSigned", "x509Thumbprint": thumbprints}}
+    return {**changed, "status": "enabled", "statusReason": None} if enable else changed
+
+
+def unpinned(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What to PUT so that it authenticates with certificates of a registered CA again."""
+    return {**document, "authentication": {"type": "certificateAuthority"}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -49,6 +49,26 @@ class HubRegistry:
             return identities.disabled(present, reason) if present is not None and present.enabled else None
 
         return await self.converge(device_id, still_enabled)
+
+    async def pin(self, device_id: str, primary: str, secondary: str, *, enable: bool) -> HubIdentity:
+        def not_so_yet(present: HubIdentity | None) -> dict[str, Any] | None:
+            if present is None:
+                return identities.pinned(identities.new(device_id), primary, secondary, enable=enable)
+            if present.pinned_to == {primary, secondary} and (present.enabled or not enable):
+                return None
+            return identities.pinned(present.raw, primary, secondary, enable=enable)
+
+        found = await self._converge(device_id, not_so_yet)
+        assert found is not None
+        return found
+
+    async def unpin(self, device_id: str, ours: Collection[str]) -> HubIdentity | None:
+        def pinned_by_us(present: HubIdentity | None) -> dict[str, Any] | None:
+            if present is None or present.pinned_to is None or not present.pinned_to <= set(ours):
+                return None
+            return identities.unpinned(present.raw)
+
+        return await self._converge(device_id, pinned_by_us)
 
     async def close(self) -> None:
         await self._rest.close()
