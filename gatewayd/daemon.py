@@ -48,12 +48,15 @@ from .services.link import LinkKeeper
 from .services.operations import FACTORY, Operations
 from .services.orders import Orders
 from .services.outbox import Outbox
+from .services.pins import Pins
 from .services.registrar import Registrar
 from .services.renewals import Renewals
+from .services.replacements import Replacements
 from .services.revocations import Revocations
 from .services.sources import Sources
 from .services.status import StatusReader
 from .services.steps import GatewaySteps, LeafSteps
+from .services.swaps import Swaps
 from .services.twin import TwinReporter
 from .store.base import Tx
 from .store.database import SqliteStore
@@ -67,6 +70,10 @@ from .upstream.registry import HubRegistry
 
 log = logging.getLogger(__name__)
 
+_SHOWN_ON_THE_BUS = frozenset(
+    {"switch", "revocation", "replacement", "device added", Milestone.VERIFIED, Milestone.DISABLED}
+)
+"""Entries after which a device looks different."""
 _TOKEN_RETRY = 10.0
 """Seconds between attempts to open a token that is not there yet."""
 
@@ -126,6 +133,7 @@ class Daemon:
             issuer=self._issuer,
             anchors=self._anchors,
             way=self._way,
+            pins=Pins(store=self._store, clock=self._clock, health=self._health, way=self._way),
             lifetime=timedelta(days=settings.ezca.leaf_lifetime_days),
         )
         renewal = settings.renewal
@@ -148,6 +156,15 @@ class Daemon:
             issuer=self._issuer,
             way=self._way,
             gateway_id=self._id,
+        )
+        self._replacements = Replacements(
+            store=self._store,
+            clock=self._clock,
+            events=self._events,
+            health=self._health,
+            way=self._way,
+            exclusive=self._engine.exclusive,
+            drive_on=self._renewals.ring,
         )
         self._sources = Sources(
             settings.revocation,
@@ -187,6 +204,14 @@ class Daemon:
             est_url=lambda: self._est.server.url if self._est else None,
             sources=self._sources.shown,
         )
+        swaps = Swaps(
+            store=self._store,
+            clock=self._clock,
+            events=self._events,
+            reader=reader,
+            code_lifetime=settings.control.code_lifetime,
+            ring=self._ring,
+        )
         operations = Operations(
             store=self._store,
             clock=self._clock,
@@ -200,6 +225,7 @@ class Daemon:
             gateway_id=self._id,
             algorithm=gateway.key_algorithm,
             code_lifetime=settings.control.code_lifetime,
+            swaps=swaps,
             ring=self._ring,
         )
         self._control = ControlService(operations, settings.control, self._id)
@@ -262,6 +288,7 @@ class Daemon:
         for service in (
             self._renewals.run(),
             self._revocations.run(),
+            self._replacements.run(),
             self._keeper.run(),
             self._outbox.run(),
             self._twin.run(),
@@ -342,9 +369,11 @@ class Daemon:
             self._revocations.ring()
         if entry.what in (Milestone.REVOKED_AT_CA, Milestone.VERIFIED):  # what closes a revocation
             self._orders.ring()
+        if entry.what in (Milestone.REVOKED_AT_CA, Milestone.VERIFIED, "wind-up", "pinned"):
+            self._replacements.ring()
         if entry.what == Milestone.VERIFIED and entry.device_id == self._id:
             self._spawn(self._fall_silent())
-        if entry.what in ("switch", "revocation", "device added", Milestone.VERIFIED, Milestone.DISABLED):
+        if entry.what in _SHOWN_ON_THE_BUS:
             self._control.ring()
 
     def _told(self, desired: Mapping[str, Any]) -> None:
@@ -363,7 +392,7 @@ class Daemon:
             await est.server.stop()
 
     def _ring(self) -> None:
-        for service in (self._renewals, self._revocations, self._outbox, self._keeper):
+        for service in (self._renewals, self._revocations, self._replacements, self._outbox, self._keeper):
             service.ring()
 
     async def _take_up_certificate(self) -> None:

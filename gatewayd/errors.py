@@ -213,7 +213,46 @@ class DeviceExists(GatewayError):
 class DeviceRevoked(GatewayError):
     fault = Fault.OPERATOR
     exit_code = 77
-    remedy = "A revoked device does not enroll again under the old record."
+    remedy = "It does not enroll again; for new hardware under its id there is 'gatewayctl device replace'."
+
+
+class DeviceHealthy(GatewayError):
+    """A certificate that is merely superseded is not revoked where that would disable a healthy device."""
+
+    fault = Fault.OPERATOR
+    exit_code = 64
+    remedy = "For new hardware: 'gatewayctl device replace'. To end the device: 'revoke' with what it is ended for."
+
+
+class NoReplacement(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 66
+    remedy = "'gatewayctl device replace' begins one; 'gatewayctl device show' tells how the last one ended."
+
+
+class ReplacementUnfinished(GatewayError):
+    """The new hardware has its certificate; its old ones are not shut out yet, so that the id stays disabled."""
+
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 75
+    remedy = "It goes on by itself; 'gatewayctl device show' tells which of the old certificates it waits for."
+
+
+class ReplacementWaiting(GatewayError):
+    """A swap that waits for its new hardware."""
+
+    fault = Fault.OPERATOR
+    exit_code = 75
+    remedy = "Start the new hardware and give it the code; 'gatewayctl device code' makes a new one."
+
+
+class ReplacementEnded(GatewayError):
+    """A swap has ended without its new hardware in service."""
+
+    fault = Fault.OPERATOR
+    exit_code = 75
+    remedy = "The device stays revoked and disabled; 'gatewayctl device replace' begins anew."
 
 
 class CodeRefused(GatewayError):

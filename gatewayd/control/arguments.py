@@ -96,6 +96,13 @@ class Options:
             raise InvalidArgument(f"option 'key_algorithm' must be one of {', '.join(names)}")
         return value
 
+    def reason(self) -> str:
+        """ "" when it is not given."""
+        value = self._take("reason", "")
+        if not isinstance(value, str):
+            raise InvalidArgument("option 'reason' must be text")
+        return reason(value) if value else ""
+
     def end(self) -> None:
         if self._left:
             known = f"the options are {', '.join(self._known)}" if self._known else "there are none"

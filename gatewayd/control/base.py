@@ -51,6 +51,16 @@ class Operations(Protocol):
     async def device_code(self, caller: Caller, device_id: str, code_lifetime: int) -> Data:
         """A new code for a leaf; earlier unused ones stop working."""
 
+    async def device_replace(
+        self, caller: Caller, device_id: str, reason: str, code_lifetime: int
+    ) -> tuple[Data, Work]:
+        """Give a leaf's hardware up and make a code for its successor; once more, a new code for the same swap.
+        ``reason`` "" is the default. Returns what ``device_code`` does, and the work that ends when the new hardware
+        is in service."""
+
+    async def device_replace_cancel(self, caller: Caller, device_id: str) -> Data:
+        """Give a swap up that is not finished; the device stays revoked. Returns what ``device_show`` does."""
+
     async def bootstrap(self, caller: Caller, token: str) -> Work:
         """The gateway's first certificate, with a registrar's Entra token that is kept in memory only."""
 

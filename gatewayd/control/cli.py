@@ -180,6 +180,47 @@ def device_show(app: App, device_id: str) -> None:
     app.show(data, lambda: _render().device(data))
 
 
+@device.command("replace")
+@click.argument("device_id", metavar="ID")
+@click.option(
+    "--reason",
+    type=click.Choice([each.value for each in RevocationReason]),
+    help="Why the old certificates are revoked, if not because new hardware supersedes them.",
+)
+@click.option("--cancel", is_flag=True, help="Give a replacement up that is not finished; the device stays revoked.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@lifetime
+@no_wait
+@as_json
+@click.pass_obj
+def device_replace(
+    app: App, device_id: str, reason: str | None, cancel: bool, yes: bool, code_lifetime: str | None, no_wait: bool
+) -> None:
+    """Give a device new hardware under its old id, and see the old certificates stay dead.
+
+    Revokes the old certificates, disables the id in the hub, and prints one code (and a QR of it) for the new hardware.
+    When that has enrolled, the id is enabled for its certificate alone. With --json, the code is printed and nothing
+    is waited for. Called again before the end, it goes on with the same replacement and makes a new code.
+    """
+    if cancel and (reason or code_lifetime):
+        raise InvalidArgument("--cancel takes neither --reason nor --code-lifetime")
+    arguments.device_id(device_id)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidArgument("device replace asks before it acts: say --yes where there is nobody to ask")
+        asked = "Give up the replacement of" if cancel else "Revoke the certificates of the old hardware of"
+        click.confirm(f"{asked} {device_id}? They never come back.", abort=True, err=True)
+    if cancel:
+        data = app.client.call("CancelReplacement", "(s)", device_id)
+        app.show(data, lambda: _render().device(data))
+        return
+    options = {**({"reason": reason} if reason else {}), **_lifetime(code_lifetime)}
+    data = app.client.call("ReplaceDevice", "(sa{sv})", device_id, _variants(options))
+    app.show(data, lambda: _render().replacing(data))
+    if not app.as_json and not no_wait:
+        app.job(data["job"], wait=True)
+
+
 @cli.command()
 @click.option("--token-file", metavar="FILE", help="Read the token from FILE, or from standard input when it is '-'.")
 @click.option("--certificate", metavar="FILE", help="Use a factory-made certificate (PEM) whose key is in the token.")

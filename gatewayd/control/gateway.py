@@ -67,6 +67,18 @@ class GatewayObject:
         device_id = arguments.device_id(device_id)
         return self._added(await self._operations.device_code(caller, device_id, code_lifetime))
 
+    async def ReplaceDevice(self, device_id: str, given: Given, *, caller: Caller) -> GLib.Variant:
+        options = Options(given)
+        reason, code_lifetime = options.reason(), options.code_lifetime()
+        options.end()
+        device_id = arguments.device_id(device_id)
+        data, work = await self._operations.device_replace(caller, device_id, reason, code_lifetime)
+        job = self._jobs.start("replace", device_id, work)
+        return self._added({**data, "job": job_path(job.number)})
+
+    async def CancelReplacement(self, device_id: str, *, caller: Caller) -> GLib.Variant:
+        return self._added(await self._operations.device_replace_cancel(caller, arguments.device_id(device_id)))
+
     async def Bootstrap(self, token: str, *, caller: Caller) -> str:
         return await self._job("bootstrap", self.DeviceId, self._operations.bootstrap(caller, arguments.token(token)))
 

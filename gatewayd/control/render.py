@@ -14,10 +14,24 @@ from rich.text import Text
 from . import words
 from .base import Data
 
-_GOOD = {"ready", "connected", "active", "current", "done", "present", "listening", "sane", "accepted", "fresh"}
+_GOOD = {
+    "ready",
+    "connected",
+    "active",
+    "current",
+    "done",
+    "present",
+    "listening",
+    "sane",
+    "accepted",
+    "fresh",
+    "pinned",
+    "lifted",
+}
 _WORKING = {
     "new",
     "enrolling",
+    "replacing",
     "connecting",
     "unreachable",
     "started",
@@ -26,6 +40,10 @@ _WORKING = {
     "absent",
     "pending",
     "unknown",
+    "closing",
+    "awaiting",
+    "pinning",
+    "lifting",
 }
 _BAD = {
     "refused",
@@ -39,6 +57,7 @@ _BAD = {
     "not listening",
     "stale",
 }
+_HALVES = {(0, 0): " ", (0, 1): "▄", (1, 0): "▀", (1, 1): "█"}
 _MARKS = {"done": ("✓", "green"), "failed": ("✗", "red"), "waiting": ("…", "yellow"), "started": ("·", "dim")}
 
 
@@ -106,6 +125,8 @@ def device(data: Data) -> RenderableType:
         code = _text(f"open until {words.local(data['code_expires_at'])}")
         grid.add_row(Text("enrollment code", style="bold"), code)
     parts: list[RenderableType] = [grid]
+    if "replacement" in data:
+        parts += [Text("\nReplacement", style="bold"), _replacement(data["replacement"])]
     if data["credentials"]:
         parts += [Text("\nGenerations", style="bold"), _credentials(data["credentials"])]
     if data["revocations"]:
@@ -128,6 +149,25 @@ def added(data: Data) -> RenderableType:
     )
 
 
+def replacing(data: Data) -> RenderableType:
+    """``gatewayctl device replace``: the code, and on a terminal its QR."""
+    parts: list[RenderableType] = [added(data)]
+    if "enroll_url" in data and console().is_terminal:
+        parts += [Text(), _qr(data["enroll_url"])]
+    return Group(*parts)
+
+
+def _qr(text: str) -> Text:
+    """Two modules to a character cell; dark on light, whatever the terminal's colours are."""
+    import segno
+
+    rows = [bytes(row) for row in segno.make_qr(text, error="m").matrix_iter(border=4)]
+    rows += [bytes(len(rows[0]))] * (len(rows) % 2)
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    lines = ("".join(_HALVES[top, bottom] for top, bottom in zip(*pair, strict=True)) for pair in pairs)
+    return Text("\n".join(lines), style="#000000 on #ffffff", no_wrap=True)
+
+
 def step(data: Data) -> Text:
     """``✓ 12:01:03 revoked at the CA — evidence``"""
     mark, style = _MARKS.get(data["state"], ("·", ""))
@@ -142,6 +182,8 @@ def outcome(job: Data) -> Text:
     result = job["result"]
     if job["kind"] == "revoke":
         return _text(f"{job['device_id']} is revoked, and verified as disabled in the hub.", "bold green")
+    if job["kind"] == "replace":
+        return _text(f"{job['device_id']} has new hardware; no old certificate of it gets into the hub.", "bold green")
     until = f" until {words.local(result['not_after'])}" if "not_after" in result else ""
     serial = f", serial {result['serial']}" if "serial" in result else ""
     return _text(f"{job['device_id']} has a new certificate{serial}{until}.", "bold green")
@@ -223,6 +265,23 @@ def _revocation(item: Data) -> RenderableType:
     )
     lines = [Padding(_milestone(each), (0, 0, 0, 2), expand=False) for each in item["milestones"]]
     return Padding(Group(head, *lines), (0, 0, 0, 2), expand=False)
+
+
+def _replacement(item: Data) -> RenderableType:
+    head = _join(_state(item["state"]), _text(item["reason"]), _text(f"by {item['origin']}"))
+    lines: list[Text] = []
+    for each in item["steps"]:
+        name = words.step(each["name"])
+        if "done_at" in each:
+            lines.append(Text.assemble(("✓", "green"), f" {words.local(each['done_at'])} {name}"))
+        elif each["name"] == "pin-lifted" and "lift_at" in item and item["state"] == "pinned":
+            lines.append(Text(f"· {name}: {words.local(item['lift_at'])}", style="dim"))
+        else:
+            lines.append(Text(f"· {name}", style="dim"))
+    if "last_error" in item:
+        lines.append(_trouble(item))
+    indented = [Padding(each, (0, 0, 0, 2), expand=False) for each in lines]
+    return Padding(Group(head, *indented), (0, 0, 0, 2), expand=False)
 
 
 def _milestone(item: Data) -> Text:

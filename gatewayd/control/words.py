@@ -19,6 +19,13 @@ STEPS = {
     "request": "certificate issued",
     "accept": "certificate accepted by the hub",
     "switch": "switched to the new certificate",
+    "old-certificate-out": "old certificates revoked at the CA",
+    "id-disabled": "id disabled in the hub, and verified",
+    "code-out": "code for the new hardware made",
+    "shut-out": "old certificates shut out: the id is free for the new hardware",
+    "new-certificate-in": "new hardware has its certificate",
+    "pinned": "id enabled in the hub, for the new certificate alone",
+    "pin-lifted": "back to any certificate of the CA",
 }
 
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s?)?")

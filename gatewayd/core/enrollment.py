@@ -82,6 +82,7 @@ class Refusal(StrEnum):
 
     UNKNOWN_DEVICE = "The device is not known here."
     REVOKED = "The device has been revoked."
+    REVOKED_KEY = "A certificate of this key was revoked: the device needs a new key."
     WRONG_CN = "The CSR's subject must be exactly CN=<device id>."
     WRONG_NAMES = "The CSR asks for names that the device's record does not allow."
     NOT_A_LEAF = "The gateway itself does not enroll here."
@@ -96,7 +97,7 @@ def scope_refusal(device: Device | None, csr: CsrFacts) -> Refusal | None:
         return Refusal.UNKNOWN_DEVICE
     if device.kind is not DeviceKind.LEAF:
         return Refusal.NOT_A_LEAF
-    if device.state is not DeviceState.ACTIVE:
+    if device.state is DeviceState.REVOKED:
         return Refusal.REVOKED
     if csr.common_name != device.device_id or csr.other_subject:
         return Refusal.WRONG_CN

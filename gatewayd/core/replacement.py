@@ -23,10 +23,18 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from .lifecycle import USABLE
-from .model import Credential, CredentialState, Milestone, Replacement, Revocation, RevocationReason
+from .model import (
+    Credential,
+    CredentialState,
+    Device,
+    DeviceState,
+    Milestone,
+    Replacement,
+    Revocation,
+    RevocationReason,
+)
 from .model import ReplacementState as S
-from .revocation import is_done
+from .revocation import EXPECTED, is_done
 
 DEFAULT_REASON: Final = RevocationReason.SUPERSEDED
 """RFC 5280 has no reason for "we have put in a better one". ``superseded`` says that a newer certificate stands in
@@ -117,10 +125,10 @@ def is_shut(revocations: Iterable[Revocation], alive: Iterable[str]) -> bool:
     """
     living = frozenset(alive)
     return all(
-        is_done(each, Milestone.DISABLED)
-        and is_done(each, Milestone.VERIFIED)
-        and (each.serial not in living or is_done(each, Milestone.REVOKED_AT_CA))
+        is_done(each, milestone)
         for each in revocations
+        for milestone in EXPECTED[each.scope]
+        if milestone is not Milestone.REPORTED and (milestone is not Milestone.REVOKED_AT_CA or each.serial in living)
     )
 
 
@@ -143,43 +151,45 @@ def slots(current: Credential | None, new: Credential) -> tuple[str, str]:
     return kept or new.thumbprint, new.thumbprint
 
 
-class Reach(StrEnum):
-    """How far the revocation of one certificate goes."""
-
-    NOTHING = "nothing"
-    """It is over already, or merely superseded: it is left to expire."""
-    CERTIFICATE = "certificate"
-    """The certificate is revoked and the device goes on: the hub admits it by another one's thumbprint."""
-    DEVICE = "device"
-    """The device is disabled: nothing else keeps this certificate out of the hub."""
-
-
-def reach(
-    credential: Credential,
-    current: Credential | None,
-    reason: RevocationReason,
-    pin: Replacement | None,
-    now: datetime,
-) -> Reach:
-    """What follows from revoking ``credential``. ``current`` is its device's live one, ``pin`` its replacement whose
-    pin is in force.
-
-    A certificate that is merely superseded is never revoked where that would disable a healthy device: the CA's own
-    link to the hub, if there is one, goes by the name alone.
-    """
-    if credential.not_after is None or credential.not_after <= now or credential.state is CredentialState.REVOKED:
-        return Reach.NOTHING
-    healthy = (
-        current is not None
-        and current.generation != credential.generation
+def is_healthy(device: Device, current: Credential | None, now: datetime) -> bool:
+    """Whether a device is in service with a valid certificate: ``superseded`` is no reason to end that."""
+    return (
+        device.state is DeviceState.ACTIVE
+        and current is not None
         and current.state is CredentialState.CURRENT
         and current.not_after is not None
-        and current.not_after > now
+        and now < current.not_after
     )
-    if not healthy:
-        return Reach.DEVICE
-    if reason is RevocationReason.SUPERSEDED:
-        return Reach.NOTHING
-    if pin is not None and pin.state in IN_FORCE and credential.state not in USABLE:
-        return Reach.CERTIFICATE
-    return Reach.DEVICE
+
+
+class Step(StrEnum):
+    """What a person sees of a swap, in the order in which it is done when every peer answers."""
+
+    OLD_CERTIFICATE_OUT = "old-certificate-out"
+    ID_DISABLED = "id-disabled"
+    CODE_OUT = "code-out"
+    NEW_CERTIFICATE_IN = "new-certificate-in"
+    PINNED = "pinned"
+    PIN_LIFTED = "pin-lifted"
+
+
+def steps(replacement: Replacement, revocations: Iterable[Revocation]) -> dict[Step, datetime | None]:
+    """When each step was done; None for one that is to come. ``revocations``: all of the device's."""
+    until = replacement.shut_at
+    mine = [each for each in revocations if until is None or each.known_at <= until]
+
+    def all_done(milestone: Milestone) -> datetime | None:
+        expected = [each for each in mine if milestone in EXPECTED[each.scope]]
+        moments = [each.progress[milestone].done_at for each in expected if is_done(each, milestone)]
+        if len(moments) < len(expected):
+            return None
+        return max((each for each in moments if each is not None), default=replacement.started_at)
+
+    return {
+        Step.OLD_CERTIFICATE_OUT: all_done(Milestone.REVOKED_AT_CA),
+        Step.ID_DISABLED: all_done(Milestone.VERIFIED),
+        Step.CODE_OUT: replacement.started_at,
+        Step.NEW_CERTIFICATE_IN: replacement.certificate_at,
+        Step.PINNED: replacement.pinned_at,
+        Step.PIN_LIFTED: replacement.ended_at if replacement.state is S.LIFTED else None,
+    }

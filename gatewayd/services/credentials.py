@@ -29,7 +29,6 @@ from ..core.model import (
     CredentialState,
     Device,
     DeviceKind,
-    DeviceState,
     JournalEntry,
     OutboxMessage,
     RevocationReason,
@@ -38,14 +37,11 @@ from ..core.renewal import RETRY_FIRST, RenewalPolicy, renew_at, retry_at
 from ..errors import CertificateUnacceptable, GatewayError, HubUnreachable, Internal, IssuerRejected
 from ..pki import certificates
 from ..store.base import Store, Tx
-from . import revoking
+from . import replacing, revoking
 from .clock import Clock
-from .events import Events
+from .events import DAEMON, Events
 
 log = logging.getLogger(__name__)
-
-DAEMON = "gatewayd"
-"""Who, in the journal, when the daemon acts by itself."""
 
 
 class Steps(Protocol):
@@ -108,6 +104,10 @@ class CredentialEngine:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s, generation %d: %s", *key, error)
 
+    def exclusive(self, device_id: str) -> asyncio.Lock:
+        """Held while a credential of this device is driven: for whoever else writes to its identity."""
+        return self._locks[device_id]
+
     async def drive(self, device_id: str, generation: int) -> Driven:
         return await asyncio.shield(self.start(device_id, generation))
 
@@ -125,7 +125,7 @@ class CredentialEngine:
                 device, credential, action = await self._store.write(lambda tx: self._begin(tx, device_id, generation))
                 if action is not None:
                     error = await self._turn(action, device, credential)
-                elif device.state is DeviceState.REVOKED and self._is_due(credential):
+                elif self._is_due(credential):
                     error = await self._wind_up(device, credential)
                 else:
                     return Driven(credential, error)
@@ -136,7 +136,7 @@ class CredentialEngine:
 
     def _begin(self, tx: Tx, device_id: str, generation: int) -> tuple[Device, Credential, Action | None]:
         """Decide on the next action and write it down, in one transaction: a revocation comes before it or after it,
-        never between. None when nothing is to be done now, or when the device is revoked."""
+        never between. None when nothing is to be done now, or when the credential is given up."""
         device, credential = tx.devices.get(device_id), tx.credentials.get(device_id, generation)
         if device is None or credential is None:
             raise Internal(f"No generation {generation} of {device_id} is on record.", device=device_id)
@@ -145,7 +145,7 @@ class CredentialEngine:
         if credential.state in lifecycle.IN_PROGRESS:
             state = lifecycle.recover(credential.state)
             credential = replace(credential, state=state, attempts=credential.attempts + 1)
-        if device.state is DeviceState.REVOKED:
+        if revoking.is_given_up(tx, device, generation):
             return device, credential, None
         state, (action, *_) = lifecycle.step(credential.state, Event.START)
         begun = replace(credential, state=state, updated_at=self._clock.now(), next_attempt_at=None)
@@ -207,8 +207,8 @@ class CredentialEngine:
             device = tx.devices.get(new.device_id)
             assert device is not None
             final_event = event
-            if event is Event.ACCEPTED and device.state is DeviceState.REVOKED:
-                # Revoked while the hub was being asked: it must not become current. Back to ISSUED, and wound up.
+            if event is Event.ACCEPTED and revoking.is_given_up(tx, device, new.generation):
+                # Given up while the hub was being asked: it must not become current. Back to ISSUED, and wound up.
                 final_event = Event.FAILED
             state, actions = lifecycle.step(was, final_event)
             record = replace(new, state=state, updated_at=now)
@@ -219,6 +219,8 @@ class CredentialEngine:
             tx.credentials.put(record)
             for entry in entries:
                 tx.journal.append(entry)
+            if Action.SWITCH in actions and (pinned := replacing.pinned(tx, record, now)) is not None:
+                entries.append(pinned)
             return entries
 
         self._events.publish(*await self._store.write(work))
@@ -260,7 +262,8 @@ class CredentialEngine:
         def work(tx: Tx) -> JournalEntry:
             device, current = tx.devices.get(begun.device_id), tx.credentials.current(begun.device_id)
             assert device is not None
-            revoked = device.state is DeviceState.REVOKED  # meanwhile: it is wound up at once, whatever was answered
+            # Revoked meanwhile: it is wound up at once, whatever was answered.
+            revoked = revoking.is_given_up(tx, device, begun.generation)
             attempts = begun.attempts + 1
             event = Event.REJECTED if rejected and action is Action.REQUEST and not revoked else Event.FAILED
             state, _ = lifecycle.step(begun.state, event)

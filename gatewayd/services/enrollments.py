@@ -30,6 +30,7 @@ from ..errors import (
     TooManyRequests,
 )
 from ..store.base import Store, Tx
+from . import revoking
 from .clock import Clock
 from .credentials import CredentialEngine
 from .events import Events
@@ -113,9 +114,14 @@ class Enrollments:
             raise DeviceRevoked(refusal, device=device.device_id)
         if refusal is not None:
             raise EnrollmentDenied(refusal, device=device.device_id)
+        if _was_revoked(tx, device, request):
+            raise EnrollmentDenied(Refusal.REVOKED_KEY, device=device.device_id)
         if (known := self._same_request(tx, device, request, now)) is not None:
             return Admission(known)
-        if any(each.state in lifecycle.UNFINISHED for each in tx.credentials.all(device.device_id)):
+        if any(
+            each.state in lifecycle.UNFINISHED and not revoking.is_given_up(tx, device, each.generation)
+            for each in tx.credentials.all(device.device_id)
+        ):
             raise TooManyRequests(
                 f"Another request of {device.device_id} is under way.", device=device.device_id, retry_after=_COME_BACK
             )
@@ -213,3 +219,9 @@ class Enrollments:
         entry = JournalEntry(now, device.device_id, who, what, "done", request.csr.key_description)
         tx.journal.append(entry)
         return Admission(credential, (entry,))
+
+
+def _was_revoked(tx: Tx, device: Device, request: EnrollmentRequest) -> bool:
+    """Whoever has this key may be the one for whom it was revoked."""
+    known = tx.credentials.by_public_key(device.device_id, request.csr.public_key_sha256)
+    return known is not None and known.state is CredentialState.REVOKED

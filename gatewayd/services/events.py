@@ -6,12 +6,33 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from ..core.model import JournalEntry
 
 log = logging.getLogger(__name__)
 
+DAEMON = "gatewayd"
+"""Who, in the journal, when the daemon acts by itself."""
+
 Listener = Callable[[JournalEntry], None]
+
+
+class Progress(Protocol):
+    """What a job is told of its steps (control.base)."""
+
+    def __call__(self, step: str, state: str, detail: str = "") -> None: ...
+
+
+def telling(device_id: str, progress: Progress) -> Listener:
+    """Hands what happens to one device on to a job."""
+
+    def tell(entry: JournalEntry) -> None:
+        if entry.device_id == device_id:
+            state = entry.outcome if entry.outcome in ("failed", "waiting") else "done"
+            progress(entry.what, state, entry.detail)
+
+    return tell
 
 
 class Events:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from ..ca.base import Issuer
 from ..core import enrollment as rules
 from ..core import lifecycle
+from ..core import replacement as swap
 from ..core import revocation as table
 from ..core.model import (
     CredentialState,
@@ -27,6 +27,7 @@ from ..core.model import (
 )
 from ..errors import (
     DeviceExists,
+    DeviceHealthy,
     DeviceRevoked,
     DeviceUnknown,
     GatewayError,
@@ -38,13 +39,14 @@ from ..keys.base import KeyStore
 from ..pki import pem
 from ..pki.names import canonical, general_name
 from ..store.base import Store, Tx
-from . import renewals, revoking
+from . import codes, renewals, revoking
 from .clock import Clock
 from .credentials import CredentialEngine
-from .events import Events
+from .events import Events, Progress, telling
 from .registrar import Registrar
 from .status import StatusReader
 from .steps import GatewaySteps
+from .swaps import Swaps
 
 Data = dict[str, Any]
 
@@ -54,13 +56,8 @@ class Caller(Protocol):
     def uid(self) -> int: ...
 
 
-class Progress(Protocol):
-    def __call__(self, step: str, state: str, detail: str = "") -> None: ...
-
-
 Work = Callable[[Progress], Awaitable[Data]]
 
-_STEP_STATES = {"done": "done", "failed": "failed", "waiting": "waiting"}
 FACTORY = "factory-certificate"
 """The setting that holds a factory-made certificate to start from."""
 
@@ -81,6 +78,7 @@ class Operations:
         gateway_id: str,
         algorithm: KeyAlgorithm,
         code_lifetime: int,
+        swaps: Swaps,
         ring: Callable[[], None],
     ) -> None:
         """``bootstrap_issuer`` makes the CA's port with a person's token; ``ring`` wakes the loops."""
@@ -96,6 +94,7 @@ class Operations:
         self._gateway_id = gateway_id
         self._algorithm = algorithm
         self._code_lifetime = code_lifetime
+        self._swaps = swaps
         self._ring = ring
 
     # --- reads -----------------------------------------------------------------------------------
@@ -135,7 +134,7 @@ class Operations:
             tx.devices.add(record)
             entry = JournalEntry(now, device_id, _who(caller), "device added", "done", ", ".join(sans))
             tx.journal.append(entry)
-            return (entry, *self._new_code(tx, device_id, code_lifetime))
+            return (entry, *codes.make(tx, device_id, now, code_lifetime or self._code_lifetime))
 
         return await self._with_code(work, device_id)
 
@@ -148,25 +147,25 @@ class Operations:
                 raise InvalidArgument(f"{device_id} is the gateway: it does not enroll with a code.")
             if record.state is DeviceState.REVOKED:
                 raise DeviceRevoked(f"{device_id} has been revoked.", device=device_id)
-            tx.codes.withdraw_unused(device_id)
             entry = JournalEntry(now, device_id, _who(caller), "code made", "done")
             tx.journal.append(entry)
-            return (entry, *self._new_code(tx, device_id, code_lifetime))
+            return (entry, *codes.make(tx, device_id, now, code_lifetime or self._code_lifetime))
 
         return await self._with_code(work, device_id)
-
-    def _new_code(self, tx: Tx, device_id: str, lifetime: int) -> tuple[str, EnrollmentCode]:
-        code = rules.new_code()
-        now = self._clock.now()
-        expires = now + timedelta(seconds=lifetime or self._code_lifetime)
-        kept = EnrollmentCode(rules.code_hash(device_id, code), device_id, created_at=now, expires_at=expires)
-        tx.codes.add(kept)
-        return code, kept
 
     async def _with_code(self, work: Callable[[Tx], tuple[JournalEntry, str, EnrollmentCode]], device_id: str) -> Data:
         entry, code, kept = await self._store.write(work)
         self._events.publish(entry)
         return await self._reader.with_code(device_id, code, kept.expires_at)
+
+    async def device_replace(
+        self, caller: Caller, device_id: str, reason: str, code_lifetime: int
+    ) -> tuple[Data, Work]:
+        data = await self._swaps.begin(_who(caller), device_id, reason, code_lifetime)
+        return data, lambda progress: self._swaps.follow(device_id, progress)
+
+    async def device_replace_cancel(self, caller: Caller, device_id: str) -> Data:
+        return await self._swaps.cancel(_who(caller), device_id)
 
     # --- the gateway's certificate ---------------------------------------------------------------
 
@@ -240,7 +239,7 @@ class Operations:
         return generation
 
     async def _drive(self, generation: int, progress: Progress) -> Data:
-        with self._events.listening(_telling(self._gateway_id, progress)):
+        with self._events.listening(telling(self._gateway_id, progress)):
             driven = await self._engine.drive(self._gateway_id, generation)
             if driven.error is None and driven.credential.state in lifecycle.UNFINISHED:
                 # It joined a drive that was about to end when this one was asked for.
@@ -269,7 +268,11 @@ class Operations:
         now = self._clock.now()
 
         def work(tx: Tx) -> list[JournalEntry]:
-            _known(tx, device_id)
+            record, current = _known(tx, device_id), tx.credentials.current(device_id)
+            if why is RevocationReason.SUPERSEDED and swap.is_healthy(record, current, now):
+                raise DeviceHealthy(
+                    f"{device_id} is healthy, and nothing supersedes its certificate.", device=device_id
+                )
             return revoking.revoke_device(tx, device_id, why, who, now)
 
         entries = await self._store.write(work)
@@ -280,7 +283,7 @@ class Operations:
     async def _follow(self, device_id: str, entries: list[JournalEntry], progress: Progress) -> Data:
         """Tell each milestone as it comes, until all of the device's revocations are closed."""
         changed = asyncio.Event()
-        tell = _telling(device_id, progress)
+        tell = telling(device_id, progress)
 
         def listener(entry: JournalEntry) -> None:
             tell(entry)
@@ -311,14 +314,6 @@ def _known(tx: Tx, device_id: str) -> Device:
     if record is None:
         raise DeviceUnknown(f"There is no device {device_id!r}.", device=device_id)
     return record
-
-
-def _telling(device_id: str, progress: Progress) -> Callable[[JournalEntry], None]:
-    def tell(entry: JournalEntry) -> None:
-        if entry.device_id == device_id:
-            progress(entry.what, _STEP_STATES.get(entry.outcome, "done"), entry.detail)
-
-    return tell
 
 
 def _as_error(last_error: str | None, device_id: str) -> GatewayError:

@@ -18,8 +18,7 @@ from ..store.base import Store, Tx
 from ..upstream import report
 from ..upstream.base import Link, LinkState
 from .clock import Clock
-from .credentials import DAEMON
-from .events import Alarm, Events
+from .events import DAEMON, Alarm, Events
 
 log = logging.getLogger(__name__)
 

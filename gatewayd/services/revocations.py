@@ -19,8 +19,7 @@ from ..store.base import Store, Tx
 from ..upstream import report
 from ..upstream.base import Order, Waiting, Way
 from .clock import Clock
-from .credentials import DAEMON
-from .events import Alarm, Events
+from .events import DAEMON, Alarm, Events
 from .health import Health
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from ..core import lifecycle
+from ..core import replacement as swap
 from ..core import revocation as table
 from ..core.lifecycle import Event
 from ..core.model import (
     Credential,
     CredentialState,
+    Device,
     DeviceState,
     JournalEntry,
     Milestone,
@@ -36,6 +38,9 @@ def revoke_device(tx: Tx, device_id: str, reason: RevocationReason, who: str, no
     assert device is not None
     tx.devices.put(replace(device, state=DeviceState.REVOKED, revocation_reason=reason))
     tx.codes.withdraw_unused(device_id)
+    if (swapped := tx.replacements.open_of(device_id)) is not None:
+        overtaken, _ = swap.step(swapped.state, swap.Event.OVERTAKE)
+        tx.replacements.put(replace(swapped, state=overtaken, ended_at=now))
     entries = [JournalEntry(now, device_id, who, "revocation", "done", f"known; reason {reason}")]
     for credential in tx.credentials.all(device_id):
         if credential.state in lifecycle.IN_PROGRESS or credential.state is CredentialState.REVOKED:
@@ -81,6 +86,15 @@ def revoked_at_ca(tx: Tx, credential: Credential, evidence: str, who: str, now: 
     entry = JournalEntry(now, credential.device_id, who, str(Milestone.REVOKED_AT_CA), "done", evidence)
     tx.journal.append(entry)
     return [entry]
+
+
+def is_given_up(tx: Tx, device: Device, generation: int) -> bool:
+    """Whether a credential on its way is not to come into use any more: its device is revoked, or was given new
+    hardware since."""
+    if device.state is not DeviceState.REPLACING:
+        return device.state is DeviceState.REVOKED
+    found = tx.replacements.open_of(device.device_id)
+    return found is None or generation <= found.last_old
 
 
 def add_revocation(

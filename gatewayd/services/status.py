@@ -9,7 +9,7 @@ from typing import Any
 from .. import __version__
 from ..core import lifecycle
 from ..core import revocation as table
-from ..core.model import Credential, Device, DeviceKind, JournalEntry, Revocation
+from ..core.model import Credential, Device, DeviceKind, ReplacementState, Revocation
 from ..errors import DeviceUnknown, NotBootstrapped, PinMissing, PinRefused, RegistrarRefused
 from ..keys.base import KeyStore, TokenState
 from ..store.base import Store, Tx
@@ -53,11 +53,12 @@ class StatusReader:
 
     async def status(self) -> Data:
         now = self._clock.now()
-        devices, revocations, under_way = await self._store.read(
+        devices, revocations, under_way, hardware = await self._store.read(
             lambda tx: (
                 self._devices(tx, now),
                 tx.revocations.all(),
                 tx.credentials.in_states(lifecycle.UNFINISHED),
+                _hardware_awaited(tx, now),
             )
         )
         gateway = next(each for each in devices if each["device_id"] == self._gateway_id)
@@ -80,7 +81,7 @@ class StatusReader:
             "revocation_sources": self._sources(),
             "devices": views.counts(each["state"] for each in devices if each["kind"] == DeviceKind.LEAF),
             "revocations": views.revocations_shown(revocations),
-            "waiting": self._waiting(gateway, under_way, revocations),
+            "waiting": [*self._waiting(gateway, under_way, revocations), *hardware],
         }
 
     def _waiting(self, gateway: Data, under_way: list[Credential], revocations: list[Revocation]) -> list[Data]:
@@ -126,41 +127,46 @@ class StatusReader:
     async def device_show(self, device_id: str) -> Data:
         now = self._clock.now()
 
-        def work(tx: Tx) -> tuple[Data, list[Credential], list[Revocation], list[JournalEntry], datetime | None] | None:
+        def work(tx: Tx) -> Data | None:
             record = tx.devices.get(device_id)
             if record is None:
                 return None
             revocations = tx.revocations.all(device_id)
-            return (
-                self._device(tx, record, revocations, now),
-                tx.credentials.all(device_id),
-                revocations,
-                tx.journal.recent(device_id, _HISTORY),
-                tx.codes.open_until(device_id, now),
+            swaps = tx.replacements.all(device_id)
+            newest_first = sorted(revocations, key=lambda each: each.known_at, reverse=True)
+            return views.present(
+                {
+                    "device": self._device(tx, record, revocations, now),
+                    "code_expires_at": views.when(tx.codes.open_until(device_id, now)),
+                    "replacement": views.replacement(swaps[-1], revocations) if swaps else None,
+                    "credentials": [views.credential(each) for each in reversed(tx.credentials.all(device_id))],
+                    "revocations": [views.revocation(each) for each in newest_first],
+                    "history": views.history(tx.journal.recent(device_id, _HISTORY)),
+                }
             )
 
         found = await self._store.read(work)
         if found is None:
             raise DeviceUnknown(f"There is no device {device_id!r}.", device=device_id)
-        device, credentials, revocations, entries, open_until = found
-        newest_first = sorted(revocations, key=lambda each: each.known_at, reverse=True)
-        return views.present(
-            {
-                "device": device,
-                "code_expires_at": views.when(open_until),
-                "credentials": [views.credential(each) for each in reversed(credentials)],
-                "revocations": [views.revocation(each) for each in newest_first],
-                "history": views.history(entries),
-            }
-        )
+        return found
 
     async def with_code(self, device_id: str, code: str, expires_at: datetime) -> Data:
         shown = await self.device_show(device_id)
+        est_url = self._est_url()
         return views.present(
             {
                 "device": shown["device"],
                 "code": code,
                 "expires_at": views.when(expires_at),
-                "est_url": self._est_url(),
+                "est_url": est_url,
+                "enroll_url": views.enroll_url(est_url, device_id, code) if est_url else None,
             }
         )
+
+
+def _hardware_awaited(tx: Tx, now: datetime) -> list[Data]:
+    return [
+        views.waiting_for_hardware(each.device_id, tx.codes.open_until(each.device_id, now))
+        for each in tx.replacements.open()
+        if each.state is ReplacementState.AWAITING and each.certificate_at is None
+    ]

@@ -23,6 +23,7 @@ from ..upstream.base import LinkCredential, Way
 from .anchors import Anchors
 from .clock import Clock
 from .health import Health
+from .pins import Pins
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +101,12 @@ class LeafSteps(CommonSteps):
         issuer: Issuer,
         anchors: Anchors,
         way: Way,
+        pins: Pins,
         lifetime: timedelta,
     ) -> None:
         super().__init__(store=store, clock=clock, health=health, issuer=issuer, anchors=anchors)
         self._way = way
+        self._pins = pins
         self._leaf_lifetime = lifetime
 
     def _lifetime(self) -> timedelta:
@@ -120,7 +123,7 @@ class LeafSteps(CommonSteps):
             return await self._issuer.issue(request)
 
     async def accept(self, device: Device, credential: Credential) -> None:
-        if device.in_hub:
+        if await self._pins.place(device, credential) or device.in_hub:
             return
         with self._health.watch(self._health.registry):
             await self._way.ensure(device.device_id, credential.serial or "")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from ..core import lifecycle
+from ..core import replacement as swap
 from ..core import revocation as table
 from ..core.model import (
     Credential,
@@ -16,9 +18,10 @@ from ..core.model import (
     JournalEntry,
     Milestone,
     MilestoneProgress,
+    Replacement,
     Revocation,
 )
-from ..errors import GatewayError, all_errors
+from ..errors import GatewayError, ReplacementWaiting, all_errors
 from ..keys.base import TokenStatus
 from ..upstream.base import LinkStatus
 from .health import Proven
@@ -38,8 +41,8 @@ def present(data: Data) -> Data:
 
 
 def device_state(device: Device, current: Credential | None, unfinished: bool, now: datetime) -> str:
-    if device.state is DeviceState.REVOKED:
-        return "revoked"
+    if device.state is not DeviceState.ACTIVE:
+        return str(device.state)
     if current is None:
         return "enrolling" if unfinished else "new"
     return "active" if current.not_after is not None and now < current.not_after else "expired"
@@ -47,7 +50,7 @@ def device_state(device: Device, current: Credential | None, unfinished: bool, n
 
 def hub_state(device: Device, revocations: Iterable[Revocation]) -> str:
     mine = [each for each in revocations if each.device_id == device.device_id]
-    if device.state is DeviceState.REVOKED and any(table.is_done(each, Milestone.VERIFIED) for each in mine):
+    if device.state is not DeviceState.ACTIVE and any(table.is_done(each, Milestone.VERIFIED) for each in mine):
         return "disabled"
     return "present" if device.in_hub else "absent"
 
@@ -135,6 +138,25 @@ def _milestone(milestone: Milestone, progress: MilestoneProgress) -> Data:
     )
 
 
+def replacement(record: Replacement, revocations: Iterable[Revocation]) -> Data:
+    return present(
+        {
+            "state": str(record.state),
+            "reason": str(record.reason),
+            "origin": record.origin,
+            "lift_at": when(record.lift_at),
+            "ended_at": when(record.ended_at),
+            "attempts": record.attempts or None,
+            "next_attempt_at": when(record.next_attempt_at),
+            "last_error": record.last_error,
+            "steps": [
+                present({"name": str(name), "done_at": when(done_at)})
+                for name, done_at in swap.steps(record, revocations).items()
+            ],
+        }
+    )
+
+
 def revocations_shown(records: Iterable[Revocation]) -> list[Data]:
     """The open ones, oldest first; then the latest closed ones."""
     ordered = sorted(records, key=lambda each: each.known_at)
@@ -183,6 +205,21 @@ def link(status: LinkStatus) -> Data:
     )
 
 
+def enroll_url(est_url: str, device_id: str, code: str) -> str:
+    """All that new hardware has to know, in one line for a QR: where to enroll, as whom, with which code (RFC 3986,
+    userinfo)."""
+    scheme, _, rest = est_url.partition("://")
+    return f"{scheme}://{quote(device_id, safe='')}:{code}@{rest}"
+
+
+def waiting_for_hardware(device_id: str, code_open_until: datetime | None) -> Data:
+    """A swap that is ready for the technician."""
+    code = f"the code is good until {when(code_open_until)}" if code_open_until else "its code has expired"
+    return waiting(
+        f"The old certificates are shut out; the new hardware has not enrolled ({code}).", ReplacementWaiting, device_id
+    )
+
+
 def waiting(what: str, error: type[GatewayError], device_id: str | None = None) -> Data:
     return present({"what": what, "device_id": device_id, "error": error.name(), "remedy": error.remedy})
 
@@ -199,7 +236,7 @@ def waiting_for_person(last_error: str | None, device_id: str) -> Data | None:
 
 
 def counts(states: Iterable[str]) -> Data:
-    table_ = {"new": 0, "enrolling": 0, "active": 0, "expired": 0, "revoked": 0}
+    table_ = {"new": 0, "enrolling": 0, "active": 0, "expired": 0, "replacing": 0, "revoked": 0}
     for state in states:
         table_[state] += 1
     return table_

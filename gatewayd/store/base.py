@@ -82,6 +82,9 @@ class Codes(Protocol):
     def add(self, code: EnrollmentCode) -> None: ...
     def put(self, code: EnrollmentCode) -> None: ...
     def withdraw_unused(self, device_id: str) -> None: ...
+    def withdraw_all(self, device_id: str) -> None:
+        """Also used ones: whoever used them cannot ask again."""
+
     def open_until(self, device_id: str, now: datetime) -> datetime | None:
         """When the device's unused code expires; None when it has none that still works."""
 

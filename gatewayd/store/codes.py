@@ -29,6 +29,9 @@ class CodeRows:
     def withdraw_unused(self, device_id: str) -> None:
         self._connection.execute("DELETE FROM enrollment_codes WHERE device_id = ? AND used_by IS NULL", (device_id,))
 
+    def withdraw_all(self, device_id: str) -> None:
+        self._connection.execute("DELETE FROM enrollment_codes WHERE device_id = ?", (device_id,))
+
     def open_until(self, device_id: str, now: datetime) -> datetime | None:
         query = (
             "SELECT max(expires_at) FROM enrollment_codes WHERE device_id = ? AND used_by IS NULL AND expires_at > ?"

@@ -33,6 +33,12 @@ class Status(StrEnum):
     """The identity is pinned to other certificates: it goes on, without the revoked one."""
     PRESENT = "present"
     """The identity is there, enabled, and the gateway's to speak for."""
+    PINNED = "pinned"
+    """It lets in the certificates that were asked for, and no others."""
+    UNPINNED = "unpinned"
+    """It is not pinned, or not by this gateway."""
+    STALE = "stale"
+    """It is another version than the one that was asked about: ask again with this ``etag``."""
     REFUSED = "refused"
     """Not this gateway's to speak for, or not to be had; ``detail`` says why."""
 

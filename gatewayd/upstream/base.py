@@ -47,6 +47,19 @@ class HubIdentity:
             return None
         return frozenset(each.lower() for each in (self.primary_thumbprint, self.secondary_thumbprint) if each)
 
+    def is_pinned(self, pin: Pin) -> bool:
+        return self.pinned_to == pin.thumbprints and (self.enabled or not pin.enable)
+
+    def lets_in(self, thumbprint: str | None) -> bool:
+        """Whether it may let in a certificate of its name with this SHA-256 thumbprint; True where that cannot be
+        told."""
+        if not self.enabled:
+            return False
+        pins = self.pinned_to
+        if pins is None or thumbprint is None:
+            return True
+        return thumbprint in pins or any(len(each) != len(thumbprint) for each in pins)
+
 
 class Registry(Protocol):
     """The hub's device registry. May raise HubUnreachable, HubThrottled, HubRefused, HubRejected, HubConflict,
@@ -59,16 +72,15 @@ class Registry(Protocol):
         scope ``parent`` is, or, with ``edge``, as one that may have children. An existing one is returned as it is:
         never re-enabled, never changed."""
 
-    async def disable(self, device_id: str, reason: str) -> HubIdentity | None:
+    async def disable(self, device_id: str, reason: str, thumbprint: str | None = None) -> HubIdentity | None:
         """GET, change, PUT the whole identity with If-Match; again on 412. None when there is no such identity;
-        nothing is written when it is disabled already (EZCA's own link may have been first)."""
+        nothing is written when it is disabled already (EZCA's own link may have been first), or pinned to other
+        certificates than the one with this ``thumbprint``."""
 
-    async def pin(self, device_id: str, primary: str, secondary: str, *, enable: bool) -> HubIdentity:
-        """Let in these two certificates (SHA-256 thumbprints in hex) and no others, whatever CA has signed them:
-        authentication ``selfSigned``, and with ``enable`` status enabled, in one conditional write; again on 412.
-
-        Without ``enable`` the status stays as it is. A missing identity is created. Nothing is written when it is so
-        already."""
+    async def pin(self, pin: Pin, *, parent: str = "") -> HubIdentity | None:
+        """Authentication ``selfSigned`` with these thumbprints, and with ``enable`` status enabled, in one conditional
+        write; again on 412. Without ``enable`` the status stays as it is. Nothing is written when it is so already.
+        A missing identity is created with ``enable``, as a child of ``parent``; without, None is returned."""
 
     async def unpin(self, device_id: str, ours: Collection[str]) -> HubIdentity | None:
         """Back to ``certificateAuthority``, the status as it is, when the identity is pinned to nothing but
@@ -98,8 +110,26 @@ class Waiting:
     words: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Which certificates of a device the hub is to let in, whatever else its CA has signed for that name."""
+
+    device_id: str
+    serial: str
+    """Of the certificate for whose sake it is done."""
+    primary: str
+    secondary: str
+    """SHA-256 thumbprints, hex in lower case."""
+    enable: bool
+    """Whether the identity is to be enabled with it, in the same write."""
+
+    @property
+    def thumbprints(self) -> frozenset[str]:
+        return frozenset((self.primary, self.secondary))
+
+
 class Way(Protocol):
-    """One way to have a device's identity in the hub created and disabled, and to prove it.
+    """One way to have a device's identity in the hub created, disabled and pinned, and to prove it.
 
     Every method is idempotent, beside others who do the same as well. It may raise HubUnreachable, HubThrottled,
     HubRefused, HubRejected, HubConflict, RegistrarRefused, ResponderRefused, ResponderSilent; it is then as it was, or
@@ -118,6 +148,17 @@ class Way(Protocol):
 
     async def verify(self, order: Order) -> str | Waiting:
         """Evidence by looking at the identity itself. Raises HubRejected when it is enabled."""
+
+    async def keep_out(self, device_id: str, reason: str) -> str:
+        """Before new hardware comes: the identity is disabled now, whoever may have enabled it since its certificates
+        were revoked. Returns the evidence."""
+
+    async def pin(self, pin: Pin) -> str:
+        """Returns the evidence, read back."""
+
+    async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
+        """Let in any certificate of its CA again, unless it is pinned to others than ``ours``. Returns the evidence,
+        read back."""
 
 
 @dataclass(frozen=True, slots=True)

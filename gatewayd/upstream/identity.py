@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .base import HubIdentity
+from .base import HubIdentity, Pin
 
 STATUS_REASON_LIMIT: Final = 128
 """Characters that the hub takes as statusReason (iothub.md, Identity)."""
@@ -96,12 +96,12 @@ def disabled(identity: HubIdentity, reason: str) -> dict[str, Any]:
     return {**identity.raw, "status": "disabled", "statusReason": reason[:STATUS_REASON_LIMIT]}
 
 
-def pinned(document: Mapping[str, Any], primary: str, secondary: str, *, enable: bool) -> dict[str, Any]:
-    """What to PUT so that the hub lets in the certificates with these thumbprints and no others; with ``enable``
-    enabled in the same write, because an id that is enabled first lets every unexpired certificate of its name in."""
-    thumbprints = {"primaryThumbprint": primary, "secondaryThumbprint": secondary}
+def pinned(document: Mapping[str, Any], pin: Pin) -> dict[str, Any]:
+    """What to PUT so that the hub lets in the certificates with these thumbprints and no others; enabled, if it is to
+    be, in the same write, because an id that is enabled first lets every unexpired certificate of its name in."""
+    thumbprints = {"primaryThumbprint": pin.primary, "secondaryThumbprint": pin.secondary}
     changed = {**document, "authentication": {"type": "selfSigned", "x509Thumbprint": thumbprints}}
-    return {**changed, "status": "enabled", "statusReason": None} if enable else changed
+    return {**changed, "status": "enabled", "statusReason": None} if pin.enable else changed
 
 
 def unpinned(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ..errors import HubConflict, HubUnreachable
 from . import identity as identities
-from .base import HubIdentity
+from .base import HubIdentity, Pin
 from .rest import Answer, HubRest, TokenSource, failure
 
 ATTEMPTS: Final = 3
@@ -44,23 +44,19 @@ class HubRegistry:
         assert found is not None
         return found
 
-    async def disable(self, device_id: str, reason: str) -> HubIdentity | None:
-        def still_enabled(present: HubIdentity | None) -> dict[str, Any] | None:
-            return identities.disabled(present, reason) if present is not None and present.enabled else None
+    async def disable(self, device_id: str, reason: str, thumbprint: str | None = None) -> HubIdentity | None:
+        def still_open(present: HubIdentity | None) -> dict[str, Any] | None:
+            return identities.disabled(present, reason) if present is not None and present.lets_in(thumbprint) else None
 
-        return await self.converge(device_id, still_enabled)
+        return await self.converge(device_id, still_open)
 
-    async def pin(self, device_id: str, primary: str, secondary: str, *, enable: bool) -> HubIdentity:
+    async def pin(self, pin: Pin, *, parent: str = "") -> HubIdentity | None:
         def not_so_yet(present: HubIdentity | None) -> dict[str, Any] | None:
             if present is None:
-                return identities.pinned(identities.new(device_id), primary, secondary, enable=enable)
-            if present.pinned_to == {primary, secondary} and (present.enabled or not enable):
-                return None
-            return identities.pinned(present.raw, primary, secondary, enable=enable)
+                return identities.pinned(identities.new(pin.device_id, parent), pin) if pin.enable else None
+            return None if present.is_pinned(pin) else identities.pinned(present.raw, pin)
 
-        found = await self._converge(device_id, not_so_yet)
-        assert found is not None
-        return found
+        return await self.converge(pin.device_id, not_so_yet)
 
     async def unpin(self, device_id: str, ours: Collection[str]) -> HubIdentity | None:
         def pinned_by_us(present: HubIdentity | None) -> dict[str, Any] | None:
@@ -68,7 +64,7 @@ class HubRegistry:
                 return None
             return identities.unpinned(present.raw)
 
-        return await self._converge(device_id, pinned_by_us)
+        return await self.converge(device_id, pinned_by_us)
 
     async def close(self) -> None:
         await self._rest.close()

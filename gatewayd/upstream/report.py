@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ..core.model import Credential, Device, DeviceKind, DeviceState, Revocation
 from ..core.revocation import is_closed
+from .base import Pin
 
 REVOCATION: Final = "revocation"
 """The application property ``type`` of a revocation report, by which the hub routes it; the body says it again,
@@ -15,6 +16,10 @@ because not every receiver is shown the properties."""
 
 ENROLLMENT: Final = "enrollment"
 """The same of a request to have a leaf's identity created."""
+
+PIN: Final = "pin"
+UNPIN: Final = "unpin"
+"""The same of a request to have a leaf's identity pinned to certificates, or to any of its CA's again."""
 
 ERROR_LIMIT: Final = 256
 """Characters of the last error in the reported state. With it the state has a fixed shape and stays below
@@ -50,6 +55,22 @@ def revocation_report(revocation: Revocation, credential: Credential | None) -> 
 def enrollment_report(device_id: str, serial: str) -> dict[str, Any]:
     """The body of the D2C message by which a gateway without rights on the hub asks for a leaf's identity."""
     return {"type": ENROLLMENT, "deviceId": device_id, "serial": serial}
+
+
+def pin_report(pin: Pin) -> dict[str, Any]:
+    """The body of the D2C message by which a gateway without rights on the hub asks for a pin, less the ``etag`` of
+    the identity that it is about."""
+    return {
+        "type": PIN,
+        "deviceId": pin.device_id,
+        "serial": pin.serial,
+        "thumbprints": [pin.primary, pin.secondary],
+        "enable": pin.enable,
+    }
+
+
+def unpin_report(device_id: str, ours: Iterable[str]) -> dict[str, Any]:
+    return {"type": UNPIN, "deviceId": device_id, "serial": "", "thumbprints": sorted(ours), "enable": False}
 
 
 def reported_state(

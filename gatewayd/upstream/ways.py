@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from ..config import UpstreamSettings
 from ..core.model import UpstreamWay
-from ..errors import HubRefused, HubRejected, ResponderRefused, ResponderSilent
+from ..errors import HubConflict, HubRefused, HubRejected, ResponderRefused, ResponderSilent
 from . import report
 from .answers import CLOSED, Answer, Answers, Status
-from .base import Link, LinkState, Order, Registry, Waiting, Way
+from .base import Link, LinkState, Order, Pin, Registry, Waiting, Way
 
 _LOOK_AGAIN: Final = 2.0
 """Seconds between two looks at what somebody else is to bring about."""
+_ETAGS_TRIED: Final = 3
 _PATIENCE: Final = 10.0
 """Seconds that a leaf's enrollment waits for the responder; after that it is tried again, as any step is."""
 
@@ -69,16 +71,48 @@ class RegistryWay:
 
     async def disable(self, order: Order) -> str:
         reason = f"certificate {order.serial[:40]} revoked: {order.reason}"
-        identity = await self._registry.disable(order.device_id, reason)
+        identity = await self._registry.disable(order.device_id, reason, order.report["thumbprint"])
         return "no such identity in the hub" if identity is None else f"etag {identity.etag}"
 
     async def verify(self, order: Order) -> str:
         identity = await self._registry.get(order.device_id)
         if identity is None:
             return "read back: no such identity in the hub"
-        if identity.enabled:
+        if identity.lets_in(order.report["thumbprint"]):
             raise HubRejected(f"{order.device_id} is enabled in the hub.", device=order.device_id)
+        how = "pinned to another certificate" if identity.enabled else "disabled"
+        return f"read back: {how}, etag {identity.etag}"
+
+    async def keep_out(self, device_id: str, reason: str) -> str:
+        await self._registry.disable(device_id, reason)
+        identity = await self._registry.get(device_id)
+        if identity is None:
+            return "no such identity in the hub yet"
+        if identity.enabled:
+            raise HubConflict(f"{device_id} was enabled by somebody else.", device=device_id)
         return f"read back: disabled, etag {identity.etag}"
+
+    async def pin(self, pin: Pin) -> str:
+        parent = "" if pin.device_id == self._gateway_id else await self._own_scope()
+        await self._registry.pin(pin, parent=parent)
+        identity = await self._registry.get(pin.device_id)
+        if identity is None:
+            raise HubRejected(f"{pin.device_id} does not exist in the hub.", device=pin.device_id)
+        if not identity.is_pinned(pin):
+            why = identity.status_reason or "no reason given"
+            raise HubConflict(
+                f"{pin.device_id} was changed by somebody else after it had been pinned ({why}).", device=pin.device_id
+            )
+        return f"read back: pinned, etag {identity.etag}"
+
+    async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
+        await self._registry.unpin(device_id, ours)
+        identity = await self._registry.get(device_id)
+        if identity is None:
+            return "no such identity in the hub"
+        if identity.pinned_to is not None:
+            return f"left as somebody else has pinned it, etag {identity.etag}"
+        return f"read back: {identity.authentication_type}, etag {identity.etag}"
 
 
 class ReportWay:
@@ -140,6 +174,35 @@ class ReportWay:
     verify = disable
     """The responder answers when it has read the identity back: its answer is the proof of both."""
 
+    async def keep_out(self, device_id: str, reason: str) -> str:
+        """The responder has answered for each certificate. Should somebody enable the identity again before the new
+        hardware is there: the write that pins it shuts the old certificates out in any case."""
+        return "answered by the responder for each certificate"
+
+    async def pin(self, pin: Pin) -> str:
+        return await self._ask(report.PIN, pin.device_id, pin.serial, report.pin_report(pin))
+
+    async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
+        return await self._ask(report.UNPIN, device_id, "", report.unpin_report(device_id, ours))
+
+    async def _ask(self, kind: str, device_id: str, serial: str, body: dict[str, Any]) -> str:
+        """Ask for a change of the identity as it is now, known by its etag, so that a message that comes late or twice
+        changes nothing. The first time the etag is not known, and the answer tells it."""
+        etag = ""
+        for _ in range(_ETAGS_TRIED):
+            message_id = f"{kind}:{device_id}:{serial}:{hashlib.sha256(etag.encode()).hexdigest()[:8]}"
+            await self._link.send({**body, "etag": etag}, message_id=message_id, kind=kind)
+            answer = await self._answers.wait(kind, device_id, serial, min(self._deadline, _PATIENCE))
+            if answer is None:
+                raise ResponderSilent(f"The responder has not answered about {device_id} yet.", device=device_id)
+            self._answers.forget(answer)  # it is about the identity as it was
+            if answer.status is Status.REFUSED:
+                raise _refused(answer)
+            if answer.status is not Status.STALE:
+                return f"responder read back: {answer.status}, etag {answer.etag}"
+            etag = answer.etag
+        raise HubConflict(f"{device_id} is being changed by somebody else, again and again.", device=device_id)
+
     async def _watch_own_end(self, order: Order) -> str | Waiting:
         """A disabled gateway cannot be answered any more. That the hub refuses its certificate is the answer."""
         status = self._link.status()
@@ -180,6 +243,15 @@ class CaWay:
 
     async def verify(self, order: Order) -> str | Waiting:
         return await self._other.verify(order)
+
+    async def keep_out(self, device_id: str, reason: str) -> str:
+        return await self._other.keep_out(device_id, reason)
+
+    async def pin(self, pin: Pin) -> str:
+        return await self._other.pin(pin)
+
+    async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
+        return await self._other.unpin(device_id, ours)
 
 
 def _evidence(answer: Answer) -> str:

@@ -58,6 +58,7 @@ class FakeOperations:
         await asyncio.sleep(self.slow)
         if self.defect:
             raise self.defect
+        known = ("new", "enrolling", "active", "expired", "replacing", "revoked")
         states = [each["state"] for each in self.devices.values() if each["kind"] == "leaf"]
         return {
             "version": "0.1.0",
@@ -78,7 +79,7 @@ class FakeOperations:
                     "next_update": "2031-05-01T10:00:00Z",
                 }
             ],
-            "devices": {state: states.count(state) for state in ("new", "enrolling", "active", "expired", "revoked")},
+            "devices": {state: states.count(state) for state in known},
             "revocations": self.revocations,
             "waiting": self.waiting,
         }
@@ -104,6 +105,19 @@ class FakeOperations:
         self.calls.append(("device_code", caller.uid, device_id, code_lifetime))
         self._known(device_id)
         return self._code(device_id)
+
+    async def device_replace(
+        self, caller: Caller, device_id: str, reason: str, code_lifetime: int
+    ) -> tuple[Data, Work]:
+        self.calls.append(("device_replace", caller.uid, device_id, reason, code_lifetime))
+        self._known(device_id).update(state="replacing", hub_state="disabled")
+        steps = ("old-certificate-out", "id-disabled", "code-out", "new-certificate-in", "pinned")
+        return self._code(device_id), self._work(steps, lambda: self.devices[device_id])
+
+    async def device_replace_cancel(self, caller: Caller, device_id: str) -> Data:
+        self.calls.append(("device_replace_cancel", caller.uid, device_id))
+        self._known(device_id).update(state="revoked")
+        return await self.device_show(device_id)
 
     async def bootstrap(self, caller: Caller, token: str) -> Work:
         self.calls.append(("bootstrap", caller.uid, token))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ from gatewayd.keys.pin import Pin
 from gatewayd.pki import certificates
 from gatewayd.pki.csr import public_key_sha256
 from gatewayd.pki.names import general_name
-from gatewayd.upstream.base import HubIdentity, LinkCredential, LinkState, LinkStatus, OnDesired, OnMethod
+from gatewayd.upstream.base import HubIdentity, LinkCredential, LinkState, LinkStatus, OnDesired, OnMethod, Pin
 from tests.support.authority import CLIENT, SERVER, Authority
 
 START = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
@@ -223,10 +223,40 @@ class FakeRegistry:
         async with self.faults.around("ensure"):
             return self.identities.get(device_id) or self.write(device_id, enabled=True, parent=parent)
 
-    async def disable(self, device_id: str, reason: str) -> HubIdentity | None:
+    async def disable(self, device_id: str, reason: str, thumbprint: str | None = None) -> HubIdentity | None:
         async with self.faults.around("disable"):
             present = self.identities.get(device_id)
-            return self.write(device_id, enabled=False, reason=reason) if present and present.enabled else present
+            if present is None or not present.lets_in(thumbprint):
+                return present
+            return self._change(present, enabled=False, status_reason=reason)
+
+    async def pin(self, pin: Pin, *, parent: str = "") -> HubIdentity | None:
+        async with self.faults.around("pin"):
+            present = self.identities.get(pin.device_id)
+            if present is None and pin.enable:
+                present = self.write(pin.device_id, enabled=True, parent=parent)
+            if present is None or present.is_pinned(pin):
+                return present
+            return self._change(
+                present,
+                enabled=present.enabled or pin.enable,
+                authentication_type="selfSigned",
+                primary_thumbprint=pin.primary,
+                secondary_thumbprint=pin.secondary,
+            )
+
+    async def unpin(self, device_id: str, ours: Collection[str]) -> HubIdentity | None:
+        async with self.faults.around("unpin"):
+            present = self.identities.get(device_id)
+            if present is None or present.pinned_to is None or not present.pinned_to <= set(ours):
+                return present
+            by_ca = {"primary_thumbprint": None, "secondary_thumbprint": None}
+            return self._change(present, authentication_type="certificateAuthority", **by_ca)
+
+    def _change(self, present: HubIdentity, **fields: Any) -> HubIdentity:
+        self._etag += 1
+        changed = self.identities[present.device_id] = replace(present, etag=str(self._etag), **fields)
+        return changed
 
 
 class FakeLink:

@@ -28,11 +28,14 @@ from gatewayd.services.health import Health
 from gatewayd.services.link import LinkKeeper
 from gatewayd.services.operations import Operations
 from gatewayd.services.outbox import Outbox
+from gatewayd.services.pins import Pins
 from gatewayd.services.registrar import Registrar
 from gatewayd.services.renewals import Renewals
+from gatewayd.services.replacements import Replacements
 from gatewayd.services.revocations import Revocations
 from gatewayd.services.status import StatusReader
 from gatewayd.services.steps import GatewaySteps, LeafSteps
+from gatewayd.services.swaps import Swaps
 from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
 from gatewayd.upstream.base import LinkCredential, Way
@@ -99,7 +102,8 @@ class Plant:
             client_context=lambda _: ssl.create_default_context(),
             lifetime=timedelta(days=30),
         )
-        leaf_steps = LeafSteps(**ports, anchors=self.anchors, lifetime=timedelta(days=30))
+        pins = Pins(**common, health=self.health, way=self.way)
+        leaf_steps = LeafSteps(**ports, pins=pins, anchors=self.anchors, lifetime=timedelta(days=30))
         self.engine = CredentialEngine(
             **common,
             events=self.events,
@@ -108,6 +112,14 @@ class Plant:
         )
         self.renewals = Renewals(**common, engine=self.engine, algorithm=KeyAlgorithm.EC_P256)
         self.revocations = Revocations(**ports, events=self.events, gateway_id=GATEWAY)
+        self.replacements = Replacements(
+            **common,
+            events=self.events,
+            health=self.health,
+            way=self.way,
+            exclusive=self.engine.exclusive,
+            drive_on=lambda: None,
+        )
         self.outbox = Outbox(**common, events=self.events, link=self.link)
         self.enrollments = Enrollments(
             **common,
@@ -144,6 +156,7 @@ class Plant:
             gateway_id=GATEWAY,
             algorithm=KeyAlgorithm.EC_P256,
             code_lifetime=86400,
+            swaps=Swaps(**common, events=self.events, reader=self.reader, code_lifetime=86400, ring=lambda: None),
             ring=lambda: None,
         )
 

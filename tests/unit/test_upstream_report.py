@@ -89,7 +89,7 @@ def test_the_reported_state() -> None:
                 "renewAt": "2026-01-19T03:04:05Z",
                 "lastError": None,
             },
-            "leaves": {"active": 1, "revoked": 1},
+            "leaves": {"active": 1, "replacing": 0, "revoked": 1},
             "revocations": {"open": 1, "openSince": "2026-01-02T03:04:05Z"},
         }
     }
@@ -101,7 +101,7 @@ def test_what_is_over_is_taken_back() -> None:
     after = report.reported_state("0.1.0", None, [], [])["gatewayd"]
     assert merged(before, after) == {
         "version": "0.1.0",
-        "leaves": {"active": 0, "revoked": 0},
+        "leaves": {"active": 0, "replacing": 0, "revoked": 0},
         "revocations": {"open": 0},
     }
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from .. import report
 from ..answers import Status
-from ..base import HubIdentity
+from ..base import HubIdentity, Pin
 from .message import Request
 
 _SKEW: Final = timedelta(minutes=15)
@@ -28,6 +28,8 @@ _SKEW: Final = timedelta(minutes=15)
 class Act(StrEnum):
     DISABLE = "disable"
     CREATE = "create"
+    PIN = "pin"
+    UNPIN = "unpin"
     ANSWER = "answer"
     """Nothing is to be done; the speaker is told so."""
     IGNORE = "ignore"
@@ -58,6 +60,8 @@ def judge(
         return Verdict(Act.IGNORE, detail=f"{request.speaker} was deleted and made anew since it said so")
     if request.kind == report.ENROLLMENT:
         return _enrollment(request, speaker, device)
+    if request.kind in (report.PIN, report.UNPIN):
+        return _pin(request, speaker, device)
     if device is None:
         return Verdict(Act.ANSWER, Status.ABSENT)
     if not (request.is_own or is_child(device, speaker) or revoked_at_ca):
@@ -88,19 +92,35 @@ def _enrollment(request: Request, speaker: HubIdentity, device: HubIdentity | No
     return Verdict(Act.ANSWER, Status.PRESENT if device.enabled else Status.DISABLED)
 
 
+def _pin(request: Request, speaker: HubIdentity, device: HubIdentity | None) -> Verdict:
+    """Only of one's own: what the CA says about a certificate gives nobody a say in which others get in. A message may
+    come late or again, so it counts for one version of the identity."""
+    if not speaker.own_scope:
+        return Verdict(Act.IGNORE, detail=f"{request.speaker} is no gateway: its identity has no scope of its own")
+    if device is None:
+        return Verdict(Act.PIN) if request.enable else Verdict(Act.ANSWER, Status.ABSENT)
+    if not (request.is_own or is_child(device, speaker)):
+        return _not_his(request, speaker)
+    if request.kind == report.UNPIN:
+        if device.pinned_to is None or not device.pinned_to <= frozenset(request.thumbprints):
+            return Verdict(Act.ANSWER, Status.UNPINNED)
+    elif device.is_pinned(pin_of(request)):
+        return Verdict(Act.ANSWER, Status.PINNED)
+    if request.etag != device.etag:
+        return Verdict(Act.ANSWER, Status.STALE)
+    return Verdict(Act.PIN if request.kind == report.PIN else Act.UNPIN)
+
+
+def pin_of(request: Request) -> Pin:
+    primary, secondary = request.thumbprints
+    return Pin(request.device_id, request.serial, primary, secondary, request.enable)
+
+
 def _revocation(request: Request, device: HubIdentity, now: datetime) -> Verdict:
     if not device.enabled:
         return Verdict(Act.ANSWER, Status.DISABLED)
     if request.not_after is not None and request.not_after + _SKEW < now:
         return Verdict(Act.ANSWER, Status.SHUT_OUT, "the certificate has expired")
-    if not _opens(device, request.thumbprint):
+    if not device.lets_in(request.thumbprint):
         return Verdict(Act.ANSWER, Status.SHUT_OUT, "the identity is pinned to another certificate")
     return Verdict(Act.DISABLE)
-
-
-def _opens(device: HubIdentity, thumbprint: str | None) -> bool:
-    """Whether a certificate with this SHA-256 thumbprint may open the identity; True when that cannot be told."""
-    if device.authentication_type != "selfSigned" or thumbprint is None:
-        return True
-    pins = [each.lower() for each in (device.primary_thumbprint, device.secondary_thumbprint) if each]
-    return thumbprint in pins or any(len(each) != len(thumbprint) for each in pins)

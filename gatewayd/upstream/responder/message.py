@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,11 @@ STAMPS: Final = (
 """Put on each message by the hub, about the connection that it came over (iothub.md, The cloud's side of a report)."""
 
 
+_KINDS: Final = (report.REVOCATION, report.ENROLLMENT, report.PIN, report.UNPIN)
+_THUMBPRINT: Final = re.compile(r"[0-9a-f]{64}")
+"""SHA-256."""
+
+
 class Ignored(Exception):
     """The message is not one to act on, or not to be believed; the words say why."""
 
@@ -29,13 +35,18 @@ class Request:
     generation_id: str
     """Of the speaker's identity at that time: a device that was deleted and made anew has another."""
     kind: str
-    """``report.REVOCATION`` or ``report.ENROLLMENT``."""
+    """One of ``report``'s: REVOCATION, ENROLLMENT, PIN, UNPIN."""
     device_id: str
     serial: str
     thumbprint: str | None
     """Hex SHA-256 of the certificate."""
     not_after: datetime | None
     reason: str
+    thumbprints: tuple[str, ...] = ()
+    """Of PIN: what is to be let in, primary and secondary; of UNPIN: what the gateway has pinned it to."""
+    enable: bool = False
+    etag: str = ""
+    """Of PIN and UNPIN: the version of the identity that is meant."""
 
     @property
     def is_own(self) -> bool:
@@ -52,8 +63,8 @@ def read(system: Mapping[str, Any], body: Any) -> Request:
     if not isinstance(body, Mapping):
         raise Ignored(f"what {speaker} says is not a JSON object")
     kind, device_id, serial = (body.get(name) for name in ("type", "deviceId", "serial"))
-    if kind not in (report.REVOCATION, report.ENROLLMENT):
-        raise Ignored(f"what {speaker} says is neither a revocation nor an enrollment")
+    if kind not in _KINDS:
+        raise Ignored(f"what {speaker} says is none of: {', '.join(_KINDS)}")
     if not (isinstance(device_id, str) and device_id and isinstance(serial, str)):
         raise Ignored(f"what {speaker} says names no device, or no certificate")
     thumbprint, reason = body.get("thumbprint"), body.get("reason")
@@ -66,7 +77,21 @@ def read(system: Mapping[str, Any], body: Any) -> Request:
         thumbprint=thumbprint.lower() if isinstance(thumbprint, str) else None,
         not_after=_time(body.get("notAfter")),
         reason=reason if isinstance(reason, str) else "unspecified",
+        **(_pin(body, speaker) if kind in (report.PIN, report.UNPIN) else {}),
     )
+
+
+def _pin(body: Mapping[str, Any], speaker: str) -> dict[str, Any]:
+    thumbprints, enable, etag = (body.get(name) for name in ("thumbprints", "enable", "etag"))
+    if not (
+        isinstance(thumbprints, list)
+        and all(isinstance(each, str) and _THUMBPRINT.fullmatch(each) for each in thumbprints)
+        and (len(thumbprints) == 2 or body.get("type") == report.UNPIN)
+        and isinstance(enable, bool)
+        and isinstance(etag, str)
+    ):
+        raise Ignored(f"what {speaker} says about a pin is not of its form")
+    return {"thumbprints": tuple(thumbprints), "enable": enable, "etag": etag}
 
 
 def _by_certificate(method: Any) -> bool:

@@ -104,11 +104,17 @@ class Responder:
                         )
                     if verdict.act is Act.CREATE and speaker is not None:
                         return identities.new(request.device_id, parent=speaker.own_scope)
+                    if verdict.act is Act.PIN:
+                        parent = speaker.own_scope if speaker is not None else ""
+                        document = device.raw if device is not None else identities.new(request.device_id, parent)
+                        return identities.pinned(document, decision.pin_of(request))
+                    if verdict.act is Act.UNPIN and device is not None:
+                        return identities.unpinned(device.raw)
                     return None
 
                 found = await self._registry.converge(request.device_id, change)
                 first = verdict
-                if first.act in (Act.DISABLE, Act.CREATE):
+                if first.act in (Act.DISABLE, Act.CREATE, Act.PIN, Act.UNPIN):
                     # What was written is not what is: read it back.
                     found = await self._registry.converge(request.device_id, change)
         except GatewayError as error:

@@ -28,6 +28,8 @@ CALLS = {
     "GetDevice": ["gw-1"],
     "AddDevice": ["leaf-1", "{}"],
     "NewCode": ["gw-1", "{}"],
+    "ReplaceDevice": ["gw-1", "{}"],
+    "CancelReplacement": ["gw-1"],
     "Bootstrap": ["eyJ.x.y"],
     "BootstrapWithCertificate": [PEM],
     "Renew": ["", "{}"],

@@ -1,0 +1,167 @@
+"""The loop behind a hardware swap: says when the id is free for the new hardware, and lifts the pin when its time has
+come. What lies between, the certificate and the pin, is driven with the credential."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from ..core import replacement as table
+from ..core.model import JournalEntry, Replacement, ReplacementState
+from ..core.renewal import retry_at
+from ..core.replacement import Event
+from ..errors import GatewayError
+from ..store.base import Store, Tx
+from ..upstream.base import Way
+from . import replacing
+from .clock import Clock
+from .events import DAEMON, Alarm, Events
+from .health import Health
+
+log = logging.getLogger(__name__)
+
+_LONGEST_SLEEP = 600.0
+_WAIT_FOR_TIME = 10.0
+_RETRY_LAST = timedelta(minutes=10)
+"""Somebody stands beside the new hardware."""
+
+
+class Replacements:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        events: Events,
+        health: Health,
+        way: Way,
+        exclusive: Callable[[str], AbstractAsyncContextManager[None]],
+        drive_on: Callable[[], None],
+    ) -> None:
+        """``exclusive`` keeps a device's renewals out meanwhile; ``drive_on`` wakes whoever drives credentials."""
+        self._store = store
+        self._clock = clock
+        self._events = events
+        self._health = health
+        self._way = way
+        self._exclusive = exclusive
+        self._drive_on = drive_on
+        self._alarm = Alarm()
+
+    def ring(self) -> None:
+        self._alarm.ring()
+
+    async def run(self) -> None:
+        while True:
+            wait = _LONGEST_SLEEP
+            try:
+                wait = await self._round()
+            except GatewayError as error:
+                log.error("replacements: %s", error)
+            await self._alarm.sleep(wait)
+
+    async def _round(self) -> float:
+        """Returns the seconds until something is due again."""
+        if not self._clock.sane():
+            return _WAIT_FOR_TIME
+        for found in await self._store.read(lambda tx: tx.replacements.open()):
+            due = _due(found)
+            if due is not None and due <= self._clock.now():
+                await (self._shut(found) if found.state is ReplacementState.CLOSING else self._lift(found))
+        now = self._clock.now()
+        moments = [_due(each) for each in await self._store.read(lambda tx: tx.replacements.open())]
+        soonest = min((each for each in moments if each is not None and each > now), default=None)
+        return _LONGEST_SLEEP if soonest is None else min((soonest - now).total_seconds(), _LONGEST_SLEEP)
+
+    async def _shut(self, found: Replacement) -> None:
+        """Once no old certificate is open any more, see for ourselves that the id is disabled: it may have been
+        enabled again by hand since the last one was verified."""
+        now = self._clock.now()
+        if not await self._store.read(lambda tx: replacing.is_shut(tx, found, now)):
+            return
+        try:
+            with self._health.watch(self._health.registry):
+                evidence = await self._way.keep_out(found.device_id, f"hardware is being replaced: {found.reason}")
+        except GatewayError as error:
+            await self._failed(found, "shut-out", error)
+            return
+        now = self._clock.now()
+        entry = await self._store.write(lambda tx: replacing.shut_out(tx, found, evidence, now))
+        if entry is not None:
+            self._events.publish(entry)
+            self._drive_on()
+
+    async def _lift(self, found: Replacement) -> None:
+        async with self._exclusive(found.device_id):
+            begun = await self._move(found, Event.START)
+            if begun is None:
+                return
+            try:
+                evidence = await self._unpin(begun)
+            except GatewayError as error:
+                await self._failed(begun, "pin-lifted", error)
+            else:
+                await self._move(begun, Event.DONE, evidence)
+
+    async def _unpin(self, begun: Replacement) -> str:
+        ours = await self._store.read(lambda tx: replacing.pinnable(tx, begun.device_id))
+        with self._health.watch(self._health.registry):
+            return await self._way.unpin(begun.device_id, ours)
+
+    async def _move(self, seen: Replacement, event: Event, evidence: str = "") -> Replacement | None:
+        """One step of the table; None when the replacement has been overtaken meanwhile."""
+        now = self._clock.now()
+
+        def work(tx: Tx) -> tuple[Replacement | None, JournalEntry | None]:
+            found = tx.replacements.open_of(seen.device_id)
+            if found is None or found.number != seen.number:
+                return None, None
+            if event is Event.START:
+                found = replace(found, state=table.recover(found.state))
+            state, _ = table.step(found.state, event)
+            moved = replace(found, state=state, ended_at=now if state in table.FINAL else None)
+            entry = None
+            if event is Event.DONE:
+                moved = replace(moved, last_error=None, next_attempt_at=None)
+                entry = JournalEntry(now, found.device_id, DAEMON, "pin-lifted", "done", evidence)
+                tx.journal.append(entry)
+            tx.replacements.put(moved)
+            return moved, entry
+
+        moved, entry = await self._store.write(work)
+        if entry is not None:
+            self._events.publish(entry)
+        return moved
+
+    async def _failed(self, seen: Replacement, what: str, error: GatewayError) -> None:
+        now = self._clock.now()
+        words = f"{error.name()}: {error.message}"
+        attempts = seen.attempts + 1
+        again = retry_at(now, attempts, self._clock.dice(), retry_after=error.retry_after, longest=_RETRY_LAST)
+
+        def work(tx: Tx) -> JournalEntry | None:
+            found = tx.replacements.open_of(seen.device_id)
+            if found is None or found.state is not seen.state:
+                return None
+            state = found.state
+            if state is ReplacementState.LIFTING:
+                state, _ = table.step(state, Event.FAILED)
+            tx.replacements.put(replace(found, state=state, attempts=attempts, next_attempt_at=again, last_error=words))
+            entry = JournalEntry(now, found.device_id, DAEMON, what, "failed", words)
+            tx.journal.append(entry)
+            return entry
+
+        if (entry := await self._store.write(work)) is not None:
+            self._events.publish(entry)
+
+
+def _due(found: Replacement) -> datetime | None:
+    """When the loop has something to do about it; for a closing one, whenever it is rung."""
+    if found.state is ReplacementState.CLOSING:
+        return found.next_attempt_at or found.started_at
+    if found.state not in table.IN_FORCE or found.lift_at is None:
+        return None
+    return max(found.lift_at, found.next_attempt_at or found.lift_at)

@@ -1,0 +1,132 @@
+"""How a replacement is written down. Functions of one transaction; services.pins and services.replacements carry it
+out, as core.replacement says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from ..core import lifecycle
+from ..core import replacement as table
+from ..core.model import (
+    Credential,
+    CredentialState,
+    Device,
+    DeviceState,
+    JournalEntry,
+    Replacement,
+    ReplacementState,
+    RevocationReason,
+)
+from ..core.replacement import Event
+from ..errors import NoReplacement
+from ..store.base import Tx
+from . import revoking
+from .events import DAEMON
+
+_LATEST = 16
+
+
+def begin(tx: Tx, device: Device, reason: RevocationReason, who: str, now: datetime) -> list[JournalEntry]:
+    """Give the old hardware up: from this transaction on it is refused here, its certificates are on their way to
+    *verified*, and new hardware may enroll. One that is under way is left as it is: nothing is returned then."""
+    device_id = device.device_id
+    present = tx.replacements.open_of(device_id)
+    if present is not None and present.state in table.UNDER_WAY:
+        return []
+    entries = revoking.revoke_device(tx, device_id, reason, who, now)  # ends a pin that is in force
+    tx.codes.withdraw_all(device_id)  # the old hardware's own code would let its key in again
+    generations = [each.generation for each in tx.credentials.all(device_id)]
+    tx.replacements.add(
+        Replacement(
+            device_id=device_id,
+            number=len(tx.replacements.all(device_id)) + 1,
+            state=ReplacementState.CLOSING,
+            reason=reason,
+            origin=who,
+            last_old=max(generations, default=0),
+            started_at=now,
+        )
+    )
+    revoked = tx.devices.get(device_id)
+    assert revoked is not None
+    tx.devices.put(replace(revoked, state=DeviceState.REPLACING, current=None))
+    entry = JournalEntry(now, device_id, who, "replacement", "done", f"begun; the old certificates: {reason}")
+    tx.journal.append(entry)
+    return [entry, *entries]
+
+
+def cancel(tx: Tx, device: Device, who: str, now: datetime) -> list[JournalEntry]:
+    """Give the swap up: the code is withdrawn, and what the new hardware has got is revoked. The old certificates stay
+    revoked, and the device stays disabled. Raises NoReplacement."""
+    device_id = device.device_id
+    found = tx.replacements.open_of(device_id)
+    if found is None or found.state not in table.UNDER_WAY:
+        raise NoReplacement(f"No replacement of {device_id} is under way.", device=device_id)
+    state, _ = table.step(found.state, Event.CANCEL)
+    tx.replacements.put(replace(found, state=state, ended_at=now))
+    entry = JournalEntry(now, device_id, who, "replacement", "done", "cancelled; the device stays revoked")
+    tx.journal.append(entry)
+    return [entry, *revoking.revoke_device(tx, device_id, found.reason, who, now)]
+
+
+def shut_out(tx: Tx, seen: Replacement, evidence: str, now: datetime) -> JournalEntry | None:
+    """The id was read back as disabled: it is free for the new hardware, unless more has turned up meanwhile."""
+    found = tx.replacements.open_of(seen.device_id)
+    if found is None or found.state is not ReplacementState.CLOSING or not is_shut(tx, found, now):
+        return None
+    state, _ = table.step(found.state, Event.SHUT)
+    tx.replacements.put(replace(found, state=state, shut_at=now, attempts=0, next_attempt_at=None, last_error=None))
+    for credential in tx.credentials.all(found.device_id):
+        if credential.generation > found.last_old and credential.state is CredentialState.ISSUED:
+            tx.credentials.put(replace(credential, next_attempt_at=None))  # it has waited for this
+    entry = JournalEntry(now, found.device_id, DAEMON, "shut-out", "done", evidence)
+    tx.journal.append(entry)
+    return entry
+
+
+def is_shut(tx: Tx, found: Replacement, now: datetime) -> bool:
+    """core.replacement.is_shut, of what is on record."""
+    old = [each for each in tx.credentials.all(found.device_id) if each.generation <= found.last_old]
+    if any(each.state in lifecycle.UNFINISHED for each in old):
+        return False  # the engine has to find out yet what was minted for it
+    alive = {each.serial for each in old if each.serial and each.not_after is not None and each.not_after > now}
+    return table.is_shut(tx.revocations.all(found.device_id), alive)
+
+
+def begin_pin(tx: Tx, credential: Credential, now: datetime) -> Replacement | None:
+    """The intent to have the hub let ``credential`` in: the replacement as it stands now. PINNING or with its pin in
+    force, it may be done; in any other state an old certificate is not shut out yet. None when no pin is needed."""
+    found = tx.replacements.open_of(credential.device_id)
+    if found is None or found.state in table.IN_FORCE:
+        return found
+    found = replace(found, state=table.recover(found.state), certificate_at=found.certificate_at or now)
+    if found.state is ReplacementState.AWAITING:
+        event = Event.START if is_shut(tx, found, now) else Event.REOPENED
+        state, _ = table.step(found.state, event)
+        found = replace(found, state=state)
+    tx.replacements.put(found)
+    return found
+
+
+def pinned(tx: Tx, credential: Credential, now: datetime) -> JournalEntry | None:
+    """The hub lets the new hardware in, and no old certificate: part of the switch to ``credential``."""
+    found = tx.replacements.open_of(credential.device_id)
+    if found is None or found.state is not ReplacementState.PINNING:
+        return None
+    state, _ = table.step(found.state, Event.DONE)
+    until = table.lift_at(tx.credentials.all(credential.device_id), now)
+    tx.replacements.put(replace(found, state=state, pinned_at=now, lift_at=until))
+    device = tx.devices.get(credential.device_id)
+    assert device is not None
+    tx.devices.put(replace(device, state=DeviceState.ACTIVE, revocation_reason=None))
+    words = f"to {credential.thumbprint}, until {until:%Y-%m-%d %H:%M:%S}Z"
+    entry = JournalEntry(now, credential.device_id, DAEMON, "pinned", "done", words)
+    tx.journal.append(entry)
+    return entry
+
+
+def pinnable(tx: Tx, device_id: str) -> frozenset[str]:
+    """What a pin of ours may consist of: the latest certificates that are not revoked."""
+    latest = [each for each in tx.credentials.all(device_id) if each.state is not CredentialState.REVOKED][-_LATEST:]
+    return frozenset(each.thumbprint for each in latest if each.thumbprint)
