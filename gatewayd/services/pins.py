@@ -11,7 +11,7 @@ from ..core.model import Credential, Device, ReplacementState
 from ..core.replacement import IN_FORCE
 from ..errors import ReplacementUnfinished
 from ..store.base import Store, Tx
-from ..upstream.base import Pin, Way
+from ..upstream.base import Pinning, Way
 from . import replacing
 from .clock import Clock
 from .health import Health
@@ -42,7 +42,7 @@ class Pins:
             )
         primary, secondary = table.slots(current, credential)
         enable = state is ReplacementState.PINNING
-        pin = Pin(device.device_id, credential.serial or "", primary, secondary, enable)
+        pin = Pinning(device.device_id, credential.serial or "", primary, secondary, enable)
         with self._health.watch(self._health.registry):
             await self._way.pin(pin)
         return True

@@ -47,7 +47,7 @@ class HubIdentity:
             return None
         return frozenset(each.lower() for each in (self.primary_thumbprint, self.secondary_thumbprint) if each)
 
-    def is_pinned(self, pin: Pin) -> bool:
+    def is_pinned(self, pin: Pinning) -> bool:
         return self.pinned_to == pin.thumbprints and (self.enabled or not pin.enable)
 
     def lets_in(self, thumbprint: str | None) -> bool:
@@ -77,7 +77,7 @@ class Registry(Protocol):
         nothing is written when it is disabled already (EZCA's own link may have been first), or pinned to other
         certificates than the one with this ``thumbprint``."""
 
-    async def pin(self, pin: Pin, *, parent: str = "") -> HubIdentity | None:
+    async def pin(self, pin: Pinning, *, parent: str = "") -> HubIdentity | None:
         """Authentication ``selfSigned`` with these thumbprints, and with ``enable`` status enabled, in one conditional
         write; again on 412. Without ``enable`` the status stays as it is. Nothing is written when it is so already.
         A missing identity is created with ``enable``, as a child of ``parent``; without, None is returned."""
@@ -111,7 +111,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
+class Pinning:
     """Which certificates of a device the hub is to let in, whatever else its CA has signed for that name."""
 
     device_id: str
@@ -153,7 +153,7 @@ class Way(Protocol):
         """Before new hardware comes: the identity is disabled now, whoever may have enabled it since its certificates
         were revoked. Returns the evidence."""
 
-    async def pin(self, pin: Pin) -> str:
+    async def pin(self, pin: Pinning) -> str:
         """Returns the evidence, read back."""
 
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .base import HubIdentity, Pin
+from .base import HubIdentity, Pinning
 
 STATUS_REASON_LIMIT: Final = 128
 """Characters that the hub takes as statusReason (iothub.md, Identity)."""
@@ -96,7 +96,7 @@ def disabled(identity: HubIdentity, reason: str) -> dict[str, Any]:
     return {**identity.raw, "status": "disabled", "statusReason": reason[:STATUS_REASON_LIMIT]}
 
 
-def pinned(document: Mapping[str, Any], pin: Pin) -> dict[str, Any]:
+def pinned(document: Mapping[str, Any], pin: Pinning) -> dict[str, Any]:
     """What to PUT so that the hub lets in the certificates with these thumbprints and no others; enabled, if it is to
     be, in the same write, because an id that is enabled first lets every unexpired certificate of its name in."""
     thumbprints = {"primaryThumbprint": pin.primary, "secondaryThumbprint": pin.secondary}

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ..errors import HubConflict, HubUnreachable
 from . import identity as identities
-from .base import HubIdentity, Pin
+from .base import HubIdentity, Pinning
 from .rest import Answer, HubRest, TokenSource, failure
 
 ATTEMPTS: Final = 3
@@ -50,7 +50,7 @@ class HubRegistry:
 
         return await self.converge(device_id, still_open)
 
-    async def pin(self, pin: Pin, *, parent: str = "") -> HubIdentity | None:
+    async def pin(self, pin: Pinning, *, parent: str = "") -> HubIdentity | None:
         def not_so_yet(present: HubIdentity | None) -> dict[str, Any] | None:
             if present is None:
                 return identities.pinned(identities.new(pin.device_id, parent), pin) if pin.enable else None

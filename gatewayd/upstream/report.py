@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..core.model import Credential, Device, DeviceKind, DeviceState, Revocation
 from ..core.revocation import is_closed
-from .base import Pin
+from .base import Pinning
 
 REVOCATION: Final = "revocation"
 """The application property ``type`` of a revocation report, by which the hub routes it; the body says it again,
@@ -57,7 +57,7 @@ def enrollment_report(device_id: str, serial: str) -> dict[str, Any]:
     return {"type": ENROLLMENT, "deviceId": device_id, "serial": serial}
 
 
-def pin_report(pin: Pin) -> dict[str, Any]:
+def pin_report(pin: Pinning) -> dict[str, Any]:
     """The body of the D2C message by which a gateway without rights on the hub asks for a pin, less the ``etag`` of
     the identity that it is about."""
     return {

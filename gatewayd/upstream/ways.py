@@ -13,7 +13,7 @@ from ..core.model import UpstreamWay
 from ..errors import HubConflict, HubRefused, HubRejected, ResponderRefused, ResponderSilent
 from . import report
 from .answers import CLOSED, Answer, Answers, Status
-from .base import Link, LinkState, Order, Pin, Registry, Waiting, Way
+from .base import Link, LinkState, Order, Pinning, Registry, Waiting, Way
 
 _LOOK_AGAIN: Final = 2.0
 """Seconds between two looks at what somebody else is to bring about."""
@@ -92,7 +92,7 @@ class RegistryWay:
             raise HubConflict(f"{device_id} was enabled by somebody else.", device=device_id)
         return f"read back: disabled, etag {identity.etag}"
 
-    async def pin(self, pin: Pin) -> str:
+    async def pin(self, pin: Pinning) -> str:
         parent = "" if pin.device_id == self._gateway_id else await self._own_scope()
         await self._registry.pin(pin, parent=parent)
         identity = await self._registry.get(pin.device_id)
@@ -179,7 +179,7 @@ class ReportWay:
         hardware is there: the write that pins it shuts the old certificates out in any case."""
         return "answered by the responder for each certificate"
 
-    async def pin(self, pin: Pin) -> str:
+    async def pin(self, pin: Pinning) -> str:
         return await self._ask(report.PIN, pin.device_id, pin.serial, report.pin_report(pin))
 
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
@@ -247,7 +247,7 @@ class CaWay:
     async def keep_out(self, device_id: str, reason: str) -> str:
         return await self._other.keep_out(device_id, reason)
 
-    async def pin(self, pin: Pin) -> str:
+    async def pin(self, pin: Pinning) -> str:
         return await self._other.pin(pin)
 
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:

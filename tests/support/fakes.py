@@ -26,7 +26,7 @@ from gatewayd.keys.pin import Pin
 from gatewayd.pki import certificates
 from gatewayd.pki.csr import public_key_sha256
 from gatewayd.pki.names import general_name
-from gatewayd.upstream.base import HubIdentity, LinkCredential, LinkState, LinkStatus, OnDesired, OnMethod, Pin
+from gatewayd.upstream.base import HubIdentity, LinkCredential, LinkState, LinkStatus, OnDesired, OnMethod, Pinning
 from tests.support.authority import CLIENT, SERVER, Authority
 
 START = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
@@ -230,7 +230,7 @@ class FakeRegistry:
                 return present
             return self._change(present, enabled=False, status_reason=reason)
 
-    async def pin(self, pin: Pin, *, parent: str = "") -> HubIdentity | None:
+    async def pin(self, pin: Pinning, *, parent: str = "") -> HubIdentity | None:
         async with self.faults.around("pin"):
             present = self.identities.get(pin.device_id)
             if present is None and pin.enable:

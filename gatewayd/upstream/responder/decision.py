@@ -18,7 +18,7 @@ from typing import Final
 
 from .. import report
 from ..answers import Status
-from ..base import HubIdentity, Pin
+from ..base import HubIdentity, Pinning
 from .message import Request
 
 _SKEW: Final = timedelta(minutes=15)
@@ -111,9 +111,9 @@ def _pin(request: Request, speaker: HubIdentity, device: HubIdentity | None) -> 
     return Verdict(Act.PIN if request.kind == report.PIN else Act.UNPIN)
 
 
-def pin_of(request: Request) -> Pin:
+def pin_of(request: Request) -> Pinning:
     primary, secondary = request.thumbprints
-    return Pin(request.device_id, request.serial, primary, secondary, request.enable)
+    return Pinning(request.device_id, request.serial, primary, secondary, request.enable)
 
 
 def _revocation(request: Request, device: HubIdentity, now: datetime) -> Verdict:
