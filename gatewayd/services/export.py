@@ -22,8 +22,7 @@ from ..core.model import CredentialState, JournalEntry
 from ..errors import GatewayError
 from ..store.base import Store, Tx
 from .clock import Clock
-from .credentials import DAEMON
-from .events import Alarm, Events
+from .events import DAEMON, Alarm, Events
 from .views import when
 
 log = logging.getLogger(__name__)
