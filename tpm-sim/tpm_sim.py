@@ -42,7 +42,9 @@ class TpmSim:
     def tcti(self) -> str:
         """For TPM2_PKCS11_TCTI and TPM2TOOLS_TCTI."""
         # Not the swtpm TCTI: it makes a connection for each command, and the resource manager tells clients by theirs.
-        return f"cmd:socat - TCP:127.0.0.1:{(self.directory / 'port').read_text()}"
+        # The cmd TCTI ends its process with SIGTERM, which the process must not have inherited as ignored.
+        port = (self.directory / "port").read_text()
+        return f"cmd:exec env --default-signal=TERM socat - TCP:127.0.0.1:{port}"
 
     @property
     def variables(self) -> Mapping[str, str]:

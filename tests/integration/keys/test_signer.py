@@ -21,6 +21,8 @@ from gatewayd.core.model import KeyAlgorithm, KeyRef
 from gatewayd.keys.base import PrivateKey
 from gatewayd.keys.token import Pkcs11KeyStore
 
+from .conftest import on_both_tokens
+
 SUBJECT = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gw-1")])
 
 
@@ -51,6 +53,7 @@ def verified_by_openssl(csr: x509.CertificateSigningRequest, directory: Path) ->
     return done.stdout
 
 
+@on_both_tokens
 @pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
 async def test_openssl_verifies_a_csr_signed_in_the_token(
     keys: Pkcs11KeyStore, algorithm: KeyAlgorithm, tmp_path: Path
@@ -84,6 +87,7 @@ async def test_a_certificate_is_signed_in_the_token(keys: Pkcs11KeyStore, algori
     certificate.verify_directly_issued_by(certificate)
 
 
+@on_both_tokens
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "PS256", "PS512"])
 async def test_a_jwt_is_signed_in_the_token(keys: Pkcs11KeyStore, algorithm: str) -> None:
     key = await make_rsa(keys)

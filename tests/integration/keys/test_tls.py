@@ -27,6 +27,8 @@ from gatewayd.keys import openssl, tls
 from gatewayd.keys.base import Priority, PrivateKey, PublicKey
 from gatewayd.keys.token import Pkcs11KeyStore
 
+from .conftest import on_both_tokens
+
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 KINDS = (KeyAlgorithm.EC_P256, KeyAlgorithm.RSA_2048)
 
@@ -150,6 +152,7 @@ def shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext) 
     return server, client
 
 
+@on_both_tokens
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("role", ["server", "client"])

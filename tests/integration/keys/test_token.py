@@ -1,4 +1,4 @@
-"""The key store on a real SoftHSM token."""
+"""The key store on a real SoftHSM token, and what matters most on a TPM too."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gatewayd.errors import (
     AlgorithmUnsupported,
     ConfigInvalid,
     Internal,
+    KeyAmbiguous,
     KeyMissing,
     KeyNotProtected,
     PinMissing,
@@ -32,7 +33,8 @@ from gatewayd.errors import (
     TokenNotFound,
     TokenTimeout,
 )
-from gatewayd.keys import connection, helper, objects, token
+from gatewayd.keys import connection, helper, objects
+from gatewayd.keys import token as token_module
 from gatewayd.keys.base import PinTries, TokenState
 from gatewayd.keys.channel import ChannelClosed
 from gatewayd.keys.pin import Pin
@@ -41,12 +43,15 @@ from gatewayd.keys.token import Pkcs11KeyStore
 from tests.support.softhsm import MODULE, PIN, SPY, SoftHsm
 from tests.support.token_thread import TokenThreads
 
+from .conftest import Token, on_both_tokens
+
 ECDSA = ec.ECDSA(hashes.SHA256())
 
 
+@on_both_tokens
 @pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
 async def test_a_key_is_made_in_the_token_and_cannot_leave_it(
-    keys: Pkcs11KeyStore, softhsm: SoftHsm, algorithm: KeyAlgorithm
+    keys: Pkcs11KeyStore, token: Token, algorithm: KeyAlgorithm
 ) -> None:
     public_key = await keys.generate(b"\x01\x02", "gw-1 generation 1", algorithm)
     assert public_key.key_size == int(algorithm.rpartition("-")[2].removeprefix("p"))
@@ -55,11 +60,12 @@ async def test_a_key_is_made_in_the_token_and_cannot_leave_it(
     (private,) = [each for each in await keys.objects() if each.kind == "private-key"]
     assert (private.label, private.algorithm) == ("gw-1 generation 1", algorithm)
     assert (private.sensitive, private.extractable, private.local) == (True, False, True)
-    listing = softhsm.tool("--list-objects", "--type", "privkey", login=True)
+    listing = token.tool("--list-objects", "--type", "privkey", login=True)
     assert "Access:     sensitive, always sensitive, never extractable, local" in listing
     assert re.search("ID: +0102", listing)
 
 
+@on_both_tokens
 async def test_a_key_under_another_id_is_another_key_and_can_be_destroyed(keys: Pkcs11KeyStore) -> None:
     first = await keys.generate(b"1", "one", KeyAlgorithm.EC_P256)
     second = await keys.generate(b"2", "two", KeyAlgorithm.EC_P256)
@@ -74,6 +80,49 @@ async def test_a_key_under_another_id_is_another_key_and_can_be_destroyed(keys: 
     assert await keys.find(first) is None
     assert await keys.find(second) == KeyRef(b"2", KeyAlgorithm.EC_P256)
     assert keys.status().state is TokenState.READY
+
+
+@on_both_tokens
+async def test_a_key_is_found_again_after_a_restart(keys: Pkcs11KeyStore, token: Token) -> None:
+    public_key = await keys.generate(b"1", "one", KeyAlgorithm.EC_P256)
+    await keys.close()
+    again = Pkcs11KeyStore(token.module, token.uri, token.pin)
+    ref = await again.find(public_key)
+    assert ref == KeyRef(b"1", KeyAlgorithm.EC_P256)
+    key = again.private_key(ref, public_key)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    key.public_key().verify(key.sign(b"data", ECDSA), b"data", ECDSA)
+    await again.close()
+
+
+@on_both_tokens
+async def test_more_keys_than_a_tpm_has_room_for_are_made_and_used_in_turn(keys: Pkcs11KeyStore) -> None:
+    made = {}
+    for number in range(5):
+        key_id = bytes([number])
+        public_key = await keys.generate(key_id, "one label for all", KeyAlgorithm.EC_P256)
+        made[key_id] = keys.private_key(KeyRef(key_id, KeyAlgorithm.EC_P256), public_key)
+        for key in made.values():
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            key.public_key().verify(key.sign(b"data", ECDSA), b"data", ECDSA)
+
+
+@on_both_tokens
+async def test_two_keys_with_one_id_are_not_confused(keys: Pkcs11KeyStore, token: Token) -> None:
+    public_key = await keys.generate(b"1", "ours", KeyAlgorithm.EC_P256)
+    token.tool("--keypairgen", "--key-type", "EC:prime256v1", "--id", "31", "--label", "theirs", login=True)
+    await keys.close()
+    again = Pkcs11KeyStore(token.module, token.uri, token.pin)
+    signer = again.private_key(KeyRef(b"1", KeyAlgorithm.EC_P256), public_key)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    with pytest.raises(KeyAmbiguous):
+        signer.sign(b"data", ECDSA)
+    with pytest.raises(KeyAmbiguous):
+        await again.generate(b"1", "ours", KeyAlgorithm.EC_P256)
+    with pytest.raises(KeyAmbiguous):
+        await again.destroy(b"1")
+    assert len([each for each in await again.objects() if each.kind == "private-key"]) == 2
+    await again.close()
 
 
 async def test_a_key_is_not_taken_for_one_of_another_algorithm(keys: Pkcs11KeyStore) -> None:
@@ -131,7 +180,7 @@ async def test_a_refused_pin_is_tried_once_and_never_again_until_a_person_gives_
     spied = tmp_path / "calls.log"
     monkeypatch.setenv("PKCS11SPY", str(MODULE))
     monkeypatch.setenv("PKCS11SPY_OUTPUT", str(spied))
-    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(token_module, "RELOAD_INTERVAL", 0.0)
 
     def tries() -> int:
         return spied.read_text(encoding="utf-8", errors="replace").count("C_Login\n")
@@ -164,7 +213,7 @@ async def test_a_refused_pin_is_tried_once_and_never_again_until_a_person_gives_
 async def test_a_pin_that_was_changed_meanwhile_is_tried_once_after_a_reload(
     near_keys: Pkcs11KeyStore, threads: TokenThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(token_module, "RELOAD_INTERVAL", 0.0)
     threads.connection.run(lambda session: session.set_pin(PIN, "another-pin"))
     monkeypatch.setattr(objects, "inventory", raising(pkcs11.GeneralError()))
     for _ in range(3):
@@ -178,7 +227,7 @@ async def test_a_process_that_dies_while_it_tries_the_pin_has_tried_it(
     softhsm: SoftHsm, threads: TokenThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether that was a wrong PIN nobody knows: a second try is a person's to make."""
-    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(token_module, "RELOAD_INTERVAL", 0.0)
     store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, spawn=threads.spawn)
     with monkeypatch.context() as patched:
         patched.setattr(helper.Server, "_news", raising(ChannelClosed()))
@@ -227,7 +276,7 @@ async def test_a_token_that_comes_later_is_found(
         await store.open()
     softhsm.tokens.rmdir()
     away.rename(softhsm.tokens)
-    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(token_module, "RELOAD_INTERVAL", 0.0)
     await store.open()
     assert store.status().state is TokenState.READY
     await store.close()
@@ -312,7 +361,7 @@ async def test_a_fault_is_mended_by_one_reload_in_thirty_seconds(
         key.sign(b"data", ECDSA)
     assert len(threads.started) == 2
     assert near_keys.status().state is TokenState.FAULTY
-    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(token_module, "RELOAD_INTERVAL", 0.0)
     key.sign(b"data", ECDSA)
     assert len(threads.started) == 3
     assert (near_keys.status().state, near_keys.status().detail) == (TokenState.READY, "")
@@ -405,7 +454,7 @@ async def test_a_crash_of_the_module_is_survived(keys: Pkcs11KeyStore, monkeypat
     assert keys.status().state is TokenState.FAULTY
     with pytest.raises(TokenFault, match="at most once in 30 s"):
         key.sign(b"data", ECDSA)
-    monkeypatch.setattr(token, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(token_module, "RELOAD_INTERVAL", 0.0)
     key.sign(b"data", ECDSA)
     assert keys.status().state is TokenState.READY
 
