@@ -33,6 +33,7 @@ from ..errors import (
     GatewayError,
     InvalidArgument,
     KeyMissing,
+    NotBootstrapped,
     all_errors,
 )
 from ..keys.base import KeyStore
@@ -175,12 +176,16 @@ class Operations:
         await self._refuse_bootstrapped()
         # Before the intent is written: from then on the loop may be the one that drives it.
         self._steps.bootstrap = issuer = self._bootstrap_issuer(token)
-        generation = await self._begin(caller, "bootstrap", self._algorithm)
 
         def forget(_: object) -> None:
             if self._steps.bootstrap is issuer:
                 self._steps.bootstrap = None
 
+        try:
+            generation = await self._begin(caller, "bootstrap", self._algorithm)
+        except GatewayError:
+            forget(None)
+            raise
         self._engine.start(self._gateway_id, generation).add_done_callback(forget)
         return lambda progress: self._drive(generation, progress)
 
@@ -195,13 +200,15 @@ class Operations:
         public_key = chain[0].public_key()
         if not isinstance(public_key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
             raise InvalidArgument("The certificate's key is neither EC nor RSA.")
+        if chain[0].not_valid_after_utc <= self._clock.now():
+            raise InvalidArgument(f"The certificate expired at {chain[0].not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}.")
         ref = await self._keys.find(public_key)
         if ref is None:
             raise KeyMissing("The token holds no private key for this certificate.", device=self._gateway_id)
         kept = json.dumps({"key_id": ref.id.hex(), "algorithm": ref.algorithm, "certificates": pem.encode(chain)})
-        await self._store.write(lambda tx: tx.settings.set(FACTORY, kept))
+        # Used only while there is no certificate of its own, and so of no consequence should _begin refuse.
         self._steps.factory = self._steps.with_key(chain[0], chain[1:], ref)
-        generation = await self._begin(caller, "bootstrap from a certificate", self._algorithm)
+        generation = await self._begin(caller, "bootstrap from a certificate", self._algorithm, factory=kept)
         return lambda progress: self._drive(generation, progress)
 
     async def renew(self, caller: Caller, device_id: str, key_algorithm: str) -> Work:
@@ -213,6 +220,8 @@ class Operations:
         if device_id != self._gateway_id:
             await self._store.read(lambda tx: _known(tx, device_id))
             raise InvalidArgument(f"{device_id} renews by itself over EST: only it has its key.")
+        if await self._store.read(lambda tx: tx.credentials.current(device_id)) is None:
+            raise NotBootstrapped(f"{device_id} has no certificate yet.", device=device_id)
         generation = await self._begin(caller, "renewal", algorithm)
         return lambda progress: self._drive(generation, progress)
 
@@ -221,13 +230,15 @@ class Operations:
         if current is not None and current.not_after is not None and current.not_after > self._clock.now():
             raise InvalidArgument(f"{self._gateway_id} has a valid certificate; 'gatewayctl renew' renews it.")
 
-    async def _begin(self, caller: Caller, what: str, algorithm: KeyAlgorithm) -> int:
+    async def _begin(self, caller: Caller, what: str, algorithm: KeyAlgorithm, *, factory: str | None = None) -> int:
         now = self._clock.now()
 
         def work(tx: Tx) -> tuple[int, JournalEntry]:
             record = _known(tx, self._gateway_id)
             if record.state is DeviceState.REVOKED:
                 raise DeviceRevoked(f"{self._gateway_id} has been revoked.", device=self._gateway_id)
+            if factory is not None:
+                tx.settings.set(FACTORY, factory)
             credential = renewals.begin(tx, record, algorithm, now)
             words = f"generation {credential.generation}"
             entry = JournalEntry(now, self._gateway_id, _who(caller), what, "done", words)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ..ca.base import TokenSource
 from ..core.model import KeyAlgorithm, KeyRef
-from ..keys.base import KeyStore
+from ..keys.base import KeyStore, PublicKey
 from ..pki import certificates, pem
 from ..store.base import Store
 from .clock import Clock
@@ -71,7 +71,7 @@ class Registrar:
         ref = KeyRef(bytes.fromhex(state["key_id"]), _ALGORITHM)
         public_key = await self._keys.generate(ref.id, f"gatewayd registrar {self._device_id}", ref.algorithm)
         key = cast(rsa.RSAPrivateKey, self._keys.private_key(ref, public_key))
-        if "certificate" not in state:
+        if not self._still_good(state.get("certificate"), public_key):
             made = await asyncio.to_thread(
                 certificates.self_signed, key, f"gatewayd {self._device_id}", LIFETIME, self._clock.now()
             )
@@ -79,6 +79,14 @@ class Registrar:
             await self._keep(state)
         certificate = pem.certificate(state["certificate"])
         return certificate, self._make_tokens(key, certificate)
+
+    def _still_good(self, kept: str | None, public_key: PublicKey) -> bool:
+        """Not when the token was cleared and has made another key since, nor once it is over: then a person has to
+        tell Entra about a new one."""
+        if kept is None:
+            return False
+        certificate = pem.certificate(kept)
+        return certificate.public_key() == public_key and self._clock.now() < certificate.not_valid_after_utc
 
     async def _keep(self, state: dict[str, str]) -> None:
         text = json.dumps(state)

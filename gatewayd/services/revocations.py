@@ -30,6 +30,9 @@ _AT_ONCE = {Milestone.REVOKED_AT_CA: 4, Milestone.DISABLED: 16, Milestone.VERIFI
 _RETRY_LAST = timedelta(minutes=10)
 """A revoked certificate that still works is worse than some requests too many."""
 
+_REPORTS_WITHIN = timedelta(minutes=5)
+"""How long disabling a revoked gateway waits for its own report."""
+
 _EVER = datetime.max.replace(tzinfo=UTC)
 
 _Key = tuple[str, str]
@@ -101,7 +104,11 @@ class Revocations:
         return min(max((min(moments) - now).total_seconds(), 0.1), _LONGEST_SLEEP)
 
     def _report_first(self, revocation: Revocation) -> bool:
-        return self._way.reports_first or revocation.device_id == self._gateway_id
+        if self._way.reports_first:
+            return True
+        # The CA's own link may have shut the gateway out already: what cannot be said does not keep it enabled.
+        patient = self._clock.now() < revocation.known_at + _REPORTS_WITHIN
+        return revocation.device_id == self._gateway_id and patient
 
     def _due(self, revocation: Revocation, now: datetime) -> tuple[Milestone, ...]:
         if (revocation.device_id, revocation.serial) in self._hastened:

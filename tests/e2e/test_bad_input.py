@@ -84,7 +84,7 @@ REFUSED: dict[str, tuple[int, Callable[[EstLeaf], int]]] = {
 def test_refusals_over_est_issue_nothing_and_consume_nothing(stage: Stage) -> None:
     leaf, gone = EstLeaf(stage, "refused-1"), EstLeaf(stage, "refused-2")
     gone.ask_until_answered()
-    stage.ctl("revoke", "refused-2", "--reason", "superseded", "--yes")
+    stage.ctl("revoke", "refused-2", "--reason", "cessationOfOperation", "--yes")
 
     def everything() -> tuple[object, ...]:
         return stage.ctl_json("device", "list"), show(stage, "refused-1"), minted(stage), ezca_calls(stage)

@@ -270,6 +270,7 @@ class FakeLink:
         self.sent: list[tuple[str, str, Mapping[str, Any]]] = []
         """(message id, kind, body)"""
         self.reported: list[Mapping[str, Any]] = []
+        self.up = asyncio.Event()
         self._down = asyncio.Event()
         self._status = LinkStatus(LinkState.OFF, clock.now())
 
@@ -294,6 +295,7 @@ class FakeLink:
                     raise HubRefused("CONNACK 5")
                 self._down = asyncio.Event()
                 self._status = LinkStatus(LinkState.CONNECTED, self._clock.now(), "", serial)
+                self.up.set()
         except BaseException as error:
             self._leave(LinkState.REFUSED if isinstance(error, HubRefused) else LinkState.UNREACHABLE)
             raise
@@ -306,6 +308,7 @@ class FakeLink:
 
     def _leave(self, state: LinkState) -> None:
         self._status = LinkStatus(state, self._clock.now())
+        self.up.clear()
         self._down.set()
 
     async def report(self, properties: Mapping[str, Any]) -> None:

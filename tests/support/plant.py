@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gatewayd.core.enrollment import EnrollmentRequest, Operation
 from gatewayd.core.model import Credential, Device, DeviceKind, DeviceState, KeyAlgorithm, Revocation, San
 from gatewayd.core.renewal import RenewalPolicy
+from gatewayd.core.revocation import may_speak
 from gatewayd.pki import csr
 from gatewayd.services.anchors import Anchors
 from gatewayd.services.credentials import CredentialEngine
@@ -243,8 +244,10 @@ class Plant:
         return await self.read(lambda tx: tx.revocations.all(device_id))
 
     async def live(self) -> LinkCredential | None:
-        device = await self.device()
-        return None if device.state is DeviceState.REVOKED else await self.steps.live(device)
+        device, own = await self.device(), await self.all_revocations(GATEWAY)
+        if device.state is DeviceState.REVOKED and not may_speak(own):
+            return None
+        return await self.steps.live(device)
 
     async def on_record(self) -> set[str]:
         """The serials of all certificates that the store knows of."""

@@ -147,6 +147,18 @@ async def test_the_gateway_reports_its_own_revocation_before_it_is_disabled(plan
     assert is_closed(await the_one(plant, GATEWAY))
 
 
+async def test_a_gateway_that_is_shut_out_before_it_could_report_is_still_seen_disabled(plant: Plant) -> None:
+    """As by the CA's own link to the hub, which is quicker."""
+    await plant.settle()
+    plant.registry.write(GATEWAY, enabled=False)
+    plant.link.drop()
+    await plant.revoke(GATEWAY)
+    await plant.settle()
+    assert missing(await the_one(plant, GATEWAY)) == {Milestone.REPORTED, Milestone.DISABLED, Milestone.VERIFIED}
+    await plant.pass_time(minutes=6)
+    assert missing(await the_one(plant, GATEWAY)) == {Milestone.REPORTED}
+
+
 async def test_every_certificate_that_still_works_is_revoked_and_no_other(plant: Plant) -> None:
     """The present one and the one before; not what has expired, which the CA would refuse to hear about."""
     plant.clock.advance(days=1)
