@@ -98,12 +98,12 @@ def build_package(suite: str, output: Path) -> Path:
             target = root / "source" / each
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / each, target)
-        for shared in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf"):
+        # The registries as this machine reaches them.
+        for shared in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"):
             if Path(shared).exists():
-                shutil.copy(shared, root / shared.lstrip("/"))
-        for folder in ("/usr/local/share/ca-certificates", "/etc/ssl/certs"):
-            if Path(folder).is_dir():
-                shutil.copytree(folder, root / folder.lstrip("/"), dirs_exist_ok=True)
+                target = root / shared.lstrip("/")
+                target.unlink(missing_ok=True)
+                shutil.copy(shared, target)
         epoch = _sh(["git", "-C", str(REPOSITORY), "log", "-1", "--format=%ct"]).strip()
         environment = pip_settings | {"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": epoch}
         _sh(["chroot", str(root), "sh", "/source/packaging/build-deb", "/source", "/out"], env=environment)
