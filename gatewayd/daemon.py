@@ -58,6 +58,7 @@ from .services.status import StatusReader
 from .services.steps import GatewaySteps, LeafSteps
 from .services.swaps import Swaps
 from .services.twin import TwinReporter
+from .services.watchdog import Watchdog
 from .store.base import Tx
 from .store.database import SqliteStore
 from .systemd import notify
@@ -295,6 +296,7 @@ class Daemon:
             self._housekeeping.run(),
             self._orders.run(),
             *self._sources.loops(),
+            Watchdog(store=self._store, watched=(self._renewals.alarm, self._revocations.alarm)).run(),
         ):
             self._spawn(service)
         notify("READY=1", f"STATUS=Serving {self._id}")

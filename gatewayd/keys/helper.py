@@ -160,7 +160,3 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no PIN in a core file
     fd, module, wanted = sys.argv[1:]
     Server(Channel(socket.socket(fileno=int(fd))), Path(module), uri.parse(wanted)).serve()
-
-
-if __name__ == "__main__":
-    main()

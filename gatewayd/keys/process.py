@@ -16,6 +16,12 @@ _ENDS_WITHIN: Final = 2.0
 """Seconds to finalise the module, before the process is killed: a TPM keeps the handles of one that was not."""
 
 
+# Isolated (-I): neither the current directory nor PYTHONPATH decides what the process that holds the PIN imports; it is
+# told where this very package lies, which a system package keeps outside the interpreter's own path.
+_PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from gatewayd.keys.helper import main; main()"
+_PACKAGE: Final = str(Path(__file__).parents[2])
+
+
 class Process(Protocol):
     channel: Channel
 
@@ -26,14 +32,14 @@ class Process(Protocol):
 
 
 class HelperProcess:
-    """One ``python -m gatewayd.keys.helper``. Spawned without running any of our code between fork and exec; it
+    """One interpreter that runs ``helper.main``. Spawned without running any of our code between fork and exec; it
     inherits one descriptor, and nothing secret on its command line or in its environment."""
 
     def __init__(self, module: Path, wanted: Pkcs11Uri) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "gatewayd.keys.helper", str(theirs.fileno()), str(module), str(wanted)],
+                [sys.executable, "-I", "-c", _PROGRAM, _PACKAGE, str(theirs.fileno()), str(module), str(wanted)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )

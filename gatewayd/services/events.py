@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -76,12 +77,19 @@ class Alarm:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._slept_at = time.monotonic()
 
     def ring(self) -> None:
         self._event.set()
 
+    @property
+    def since_progress(self) -> float:
+        """Seconds since the service last came round to sleeping: what the watchdog looks at."""
+        return time.monotonic() - self._slept_at
+
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``, or as soon as it rings; a ring that came before counts."""
+        self._slept_at = time.monotonic()
         try:
             async with asyncio.timeout(max(seconds, 0)):
                 await self._event.wait()

@@ -56,10 +56,10 @@ class Renewals:
         self._clock = clock
         self._engine = engine
         self._algorithm = algorithm
-        self._alarm = Alarm()
+        self.alarm = Alarm()
 
     def ring(self) -> None:
-        self._alarm.ring()
+        self.alarm.ring()
 
     async def run(self) -> None:
         while True:
@@ -68,7 +68,7 @@ class Renewals:
                 wait = await self.round()
             except GatewayError as error:
                 log.error("renewals: %s", error)
-            await self._alarm.sleep(wait)
+            await self.alarm.sleep(wait)
 
     async def round(self) -> float:
         """Start what is due. Returns the seconds until something is due again."""
@@ -89,7 +89,7 @@ class Renewals:
     def _driven(self, task: asyncio.Task[Driven]) -> None:
         """There may be room for another now. Not after a broken disk, or it would be tried without a pause."""
         if not task.cancelled() and task.exception() is None:
-            self._alarm.ring()
+            self.alarm.ring()
 
     def _begin_due(self, tx: Tx, now: datetime) -> None:
         for current in tx.credentials.due(now):

@@ -61,7 +61,7 @@ class Revocations:
         self._issuer = issuer
         self._way = way
         self._gateway_id = gateway_id
-        self._alarm = Alarm()
+        self.alarm = Alarm()
         self._room = {milestone: asyncio.Semaphore(at_once) for milestone, at_once in _AT_ONCE.items()}
         self._carrying: dict[_Key, asyncio.Task[None]] = {}
         self._hastened: set[_Key] = set()
@@ -72,12 +72,12 @@ class Revocations:
         }
 
     def ring(self) -> None:
-        self._alarm.ring()
+        self.alarm.ring()
 
     def hasten(self, device_id: str, serial: str) -> None:
         """What this revocation waits for may have come: look now."""
         self._hastened.add((device_id, serial))
-        self._alarm.ring()
+        self.alarm.ring()
 
     async def run(self) -> None:
         while True:
@@ -86,7 +86,7 @@ class Revocations:
                 wait = await self.round()
             except GatewayError as error:
                 log.error("revocations: %s", error)
-            await self._alarm.sleep(wait)
+            await self.alarm.sleep(wait)
 
     async def round(self) -> float:
         """Start to carry what is due. Returns the seconds until something is due again."""
@@ -145,7 +145,7 @@ class Revocations:
             del self._carrying[key]
             self._hastened.discard(key)
             if not self._carrying:
-                self._alarm.ring()  # for the next moment, which only the last of many has to work out
+                self.alarm.ring()  # for the next moment, which only the last of many has to work out
 
     async def _attempt(self, revocation: Revocation, milestone: Milestone) -> None:
         try:

@@ -130,6 +130,8 @@ object_id = "{APPLICATION["object_id"]}"
 [hub]
 host = "{ADDRESS}"
 registry_url = "{hub["url"]}"
+[upstream]
+way = "registry"
 [trust]
 bundle = "/etc/gatewayd/web-root.pem"
 [est]
