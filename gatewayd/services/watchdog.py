@@ -21,7 +21,7 @@ _STORE_WITHIN = 10.0
 
 
 def interval(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Seconds between two feedings: half of what systemd allows (sd_watchdog_enabled(3)); None when it does not watch."""
+    """Seconds between two feedings, half of what systemd allows (sd_watchdog_enabled(3)); None when it does not."""
     microseconds = environ.get("WATCHDOG_USEC", "")
     return int(microseconds) / 2_000_000 if microseconds.isdigit() and int(microseconds) else None
 

@@ -67,7 +67,7 @@ def test_the_life_of_a_gateway(machine: Machine, package: Path, tmp_path: Path) 
         assert machine.run("systemctl", "is-active", "gatewayd").strip() == "active"
         _bootstrapped(machine, lab)
         code = ctl(machine, "device", "add", "leaf-1")["code"]
-        leaf = Leaf(tmp_path / "leaf-1", "leaf-1", f"https://{ADDRESS}:8443", lab.web_root, {"PATH": "/usr/bin:/bin"})
+        leaf = Leaf(tmp_path / "leaf-1", "leaf-1", f"https://{ADDRESS}:9443", lab.web_root, {"PATH": "/usr/bin:/bin"})
         leaf.make_key()
         leaf.fetch_anchors(lab.ca_root)
         leaf.enroll(code)
@@ -136,6 +136,7 @@ way = "registry"
 bundle = "/etc/gatewayd/web-root.pem"
 [est]
 address = "{ADDRESS}"
+port = 9443
 """)
     (etc / "gatewayd.toml").chmod(0o644)
     machine.run("gatewayd", "check")
