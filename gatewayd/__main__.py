@@ -13,6 +13,7 @@ from . import __version__, config
 from .errors import ConfigInvalid, GatewayError
 from .keys import pin
 from .keys.pin import Pin
+from .systemd import notify
 
 DEFAULT_CONFIG = Path("/etc/gatewayd/gatewayd.toml")
 
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         return _serve(settings, arguments.pin_fd)
     except GatewayError as error:
         print(f"gatewayd: {error.message}", file=sys.stderr)  # noqa: T201
+        notify(f"STATUS={error.message}")
         if error.exit_code != 78:
             print(f"gatewayd: {error.remedy}", file=sys.stderr)  # noqa: T201
         return error.exit_code

@@ -203,7 +203,7 @@ def _refuses_a_newer_database(machine: Machine) -> None:
     version = int(machine.output("sqlite3", "/var/lib/gatewayd/gatewayd.db", "PRAGMA user_version"))
     machine.run("sqlite3", "/var/lib/gatewayd/gatewayd.db", "PRAGMA user_version = 9999")
     assert machine.exit_code("systemctl", "start", "gatewayd") != 0
-    assert "newer gatewayd" in machine.run("systemctl", "status", "--no-pager", "--full", "gatewayd", check=False)
+    assert "newer gatewayd" in machine.run("journalctl", "--no-pager", "--unit=gatewayd", "--lines=30")
     machine.run("sqlite3", "/var/lib/gatewayd/gatewayd.db", f"PRAGMA user_version = {version}")
     machine.run("systemctl", "reset-failed", "gatewayd")
     machine.run("systemctl", "start", "gatewayd")
