@@ -200,11 +200,13 @@ def _upgraded(machine: Machine, package: Path, tmp_path: Path) -> None:
 
 def _refuses_a_newer_database(machine: Machine) -> None:
     machine.run("systemctl", "stop", "gatewayd")
-    version = int(machine.output("sqlite3", "/var/lib/gatewayd/gatewayd.db", "PRAGMA user_version"))
-    machine.run("sqlite3", "/var/lib/gatewayd/gatewayd.db", "PRAGMA user_version = 9999")
+    # As the daemon's user: what root would leave beside the database, the daemon could not open.
+    sqlite = ("runuser", "-u", "gatewayd", "--", "sqlite3", "/var/lib/gatewayd/gatewayd.db")
+    version = int(machine.output(*sqlite, "PRAGMA user_version"))
+    machine.run(*sqlite, "PRAGMA user_version = 9999")
     assert machine.exit_code("systemctl", "start", "gatewayd") != 0
     assert "newer gatewayd" in machine.run("journalctl", "--no-pager", "--unit=gatewayd", "--lines=30")
-    machine.run("sqlite3", "/var/lib/gatewayd/gatewayd.db", f"PRAGMA user_version = {version}")
+    machine.run(*sqlite, f"PRAGMA user_version = {version}")
     machine.run("systemctl", "reset-failed", "gatewayd")
     machine.run("systemctl", "start", "gatewayd")
 
