@@ -5,7 +5,7 @@
 PYTHON := .venv/bin/python
 TOKEN := softhsm
 
-.PHONY: help setup demo test lint bench-base clean
+.PHONY: help setup demo test lint bench-base deb test-boot clean
 
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -27,6 +27,14 @@ test: lint
 
 bench-base: setup
 	@$(PYTHON) -m benchmarks.base
+
+deb: setup
+	@scripts/setup boot
+	@$(PYTHON) -m tests.boot.package
+
+test-boot: setup
+	@scripts/setup boot
+	@$(PYTHON) -m pytest -q tests/boot $(TEST_ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -15,7 +15,8 @@ import pytest
 from gatewayd.lab.cloud import Lab
 from gatewayd.lab.demo.leaf import Leaf
 
-from .machine import Machine, build_package, overlay, tree, wait_for
+from .machine import Machine, wait_for
+from .package import SUITES, build_package, overlay, tree
 
 ADDRESS = "127.66.0.1"
 PIN = "24681357"
@@ -26,7 +27,7 @@ APPLICATION = {
 }
 
 
-@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+@pytest.fixture(scope="module", params=SUITES)
 def suite(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
