@@ -25,7 +25,7 @@ STEPS = {
     "shut-out": "old certificates shut out: the id is free for the new hardware",
     "new-certificate-in": "new hardware has its certificate",
     "pinned": "id enabled in the hub, for the new certificate alone",
-    "pin-lifted": "back to any certificate of the CA",
+    "pin-lifted": "pin lifted: any certificate of the CA for this id again",
 }
 
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s?)?")

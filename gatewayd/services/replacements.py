@@ -58,12 +58,12 @@ class Replacements:
         while True:
             wait = _LONGEST_SLEEP
             try:
-                wait = await self._round()
+                wait = await self.round()
             except GatewayError as error:
                 log.error("replacements: %s", error)
             await self._alarm.sleep(wait)
 
-    async def _round(self) -> float:
+    async def round(self) -> float:
         """Returns the seconds until something is due again."""
         if not self._clock.sane():
             return _WAIT_FOR_TIME

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from gatewayd.lab.demo.leaf import EnrollmentFailed, Leaf
 from gatewayd.lab.demo.stage import Stage
+from tests.e2e.support import Held, check_books, identity, meanwhile
 from tests.integration.lab_hub.clients import Service
 
 ACCEPTED, REFUSED = 0, 5
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with Stage(tmp_path_factory.mktemp("swap") / "stage") as stage:
-        stage.init_token()
-        stage.start_daemon()
-        stage.upload_registrar_certificate()
-        stage.bootstrap()
-        stage.wait_for("the EST server", lambda: stage.ctl_json("status")["est"].get("url"))
-        yield stage
 
 
 def hardware(stage: Stage, device_id: str, name: str) -> Leaf:
@@ -174,3 +164,35 @@ def test_a_healthy_device_is_not_revoked_for_being_superseded(stage: Stage) -> N
     assert refused.returncode == 64
     assert "device replace" in refused.stderr
     assert connack(stage, leaf) == ACCEPTED
+
+
+@pytest.mark.parametrize("moment", ["revoked", "disabled", "pinned"])
+def test_kill_9_in_the_middle(stage: Stage, moment: str) -> None:
+    """Of the call to the CA, of the write that disables the id, and of the one that enables it again."""
+    device_id = f"leaf-killed-{moment}"
+    old = in_service(stage, device_id)
+    new = hardware(stage, device_id, "new")
+    held = Held(stage)
+    if moment == "revoked":
+        held.ezca("RevokeCertificateV2", done=True)
+    elif moment == "disabled":
+        held.hub("registry", f"PUT /devices/{device_id}")
+    code = replace(stage, device_id)
+    if moment == "pinned":
+        reaches(stage, device_id, "awaiting")
+        held.hub("registry", f"PUT /devices/{device_id}")
+
+    def enroll() -> None:
+        with contextlib.suppress(EnrollmentFailed):
+            new.enroll(code)
+
+    with meanwhile(enroll):
+        held.wait()
+        stage.kill_daemon()
+        stage.start_daemon()
+        stage.wait_for("the EST server", lambda: stage.ctl_json("status")["est"].get("url"))
+    new.enroll(code)
+    assert connack(stage, new) == ACCEPTED
+    assert connack(stage, old) == REFUSED
+    assert identity(stage, device_id)["authentication"]["type"] == "selfSigned"
+    check_books(stage, device_id)

@@ -155,3 +155,16 @@ def verified(stage: Stage, order: str) -> bool:
 
 def responder_log(stage: Stage) -> str:
     return stage.log_text("responder")
+
+
+def test_new_hardware_gets_in_by_the_responders_hand_and_the_old_stays_out(stage: Stage) -> None:
+    old = enroll(stage, "leaf-swap")
+    code = stage.ctl_json("device", "replace", "leaf-swap", "--yes")["code"]
+    new = Leaf(stage.directory / "leaf-swap-new", "leaf-swap", old.est_url, stage.lab.web_root, stage.environment)
+    new.curl_enroll(code, stage.lab.ca_root)
+    assert new.hub_client(stage.address).connect() == 0
+    assert old.hub_client(stage.address).connect() == 5
+    found = identity(stage, "leaf-swap")
+    thumbprint = stage.ctl_json("device", "show", "leaf-swap")["device"]["thumbprint"]
+    assert set(found["authentication"]["x509Thumbprint"].values()) == {thumbprint}
+    assert found["deviceScope"] == identity(stage, GATEWAY)["deviceScope"]

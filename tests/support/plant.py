@@ -189,6 +189,7 @@ class Plant:
             await self.idle()
             await self.revocations.round()
             await self.idle()
+            await self.replacements.round()
             await self.outbox.round()
 
     async def pass_time(self, **by: float) -> None:
@@ -212,6 +213,11 @@ class Plant:
 
     async def revoke(self, device_id: str = LEAF) -> None:
         await self.operations.revoke(Someone(), device_id, "keyCompromise")
+
+    async def replace(self, device_id: str = LEAF) -> str:
+        """Begin, or go on with, a swap; returns the code for the new hardware."""
+        shown, _ = await self.operations.device_replace(Someone(), device_id, "", 0)
+        return str(shown["code"])
 
     def faults(self, port: str) -> Faults:
         """Of ``keys``, ``issuer``, ``link`` or ``registry``."""

@@ -168,3 +168,56 @@ def test_a_leafs_identity_is_created_for_its_gateway_and_never_enabled() -> None
     assert judge(wanted, GATEWAY, None, NOW).act is Act.CREATE
     assert judge(wanted, GATEWAY, LEAF, NOW).status is Status.PRESENT
     assert judge(wanted, GATEWAY, replace(LEAF, enabled=False), NOW).status is Status.DISABLED
+
+
+# --- pins -----------------------------------------------------------------------------------------
+
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+PIN_BODY = {"type": "pin", "deviceId": "leaf-1", "serial": "2", "thumbprints": [A, B], "enable": True, "etag": "e1"}
+TO_PIN = read(STAMP, PIN_BODY)
+SHUT = replace(LEAF, enabled=False)
+PINNED = replace(LEAF, authentication_type="selfSigned", primary_thumbprint=A.upper(), secondary_thumbprint=B)
+TO_UNPIN = read(STAMP, PIN_BODY | {"type": "unpin", "serial": "", "thumbprints": [A, B, C], "enable": False})
+
+
+def test_a_gateway_may_have_its_child_pinned_and_enabled_and_let_go_again() -> None:
+    assert judge(TO_PIN, GATEWAY, SHUT, NOW).act is Act.PIN
+    assert judge(TO_PIN, GATEWAY, PINNED, NOW) == Verdict(Act.ANSWER, Status.PINNED)
+    assert judge(TO_PIN, GATEWAY, replace(PINNED, enabled=False), NOW).act is Act.PIN
+    assert judge(TO_PIN, GATEWAY, None, NOW).act is Act.PIN
+    assert judge(replace(TO_PIN, enable=False), GATEWAY, None, NOW) == Verdict(Act.ANSWER, Status.ABSENT)
+    assert judge(TO_UNPIN, GATEWAY, PINNED, NOW).act is Act.UNPIN
+    for other in (LEAF, replace(PINNED, secondary_thumbprint="d" * 64)):
+        assert judge(TO_UNPIN, GATEWAY, other, NOW) == Verdict(Act.ANSWER, Status.UNPINNED)
+
+
+@pytest.mark.parametrize("request_", [TO_PIN, TO_UNPIN])
+def test_a_pin_that_comes_late_or_again_changes_nothing(request_: Request) -> None:
+    """Above all it enables nobody who was revoked since."""
+    later = replace(PINNED if request_ is TO_UNPIN else SHUT, etag="e2")
+    assert judge(request_, GATEWAY, later, NOW) == Verdict(Act.ANSWER, Status.STALE)
+
+
+@pytest.mark.parametrize("request_", [TO_PIN, TO_UNPIN])
+@pytest.mark.parametrize("device", STRANGERS.values(), ids=STRANGERS)
+def test_nobody_pins_what_is_not_his(request_: Request, device: HubIdentity) -> None:
+    for enabled in (True, False):
+        verdict = judge(request_, GATEWAY, replace(device, enabled=enabled), NOW, revoked_at_ca=True)
+        assert verdict.status is Status.REFUSED
+    assert judge(request_, replace(LEAF, device_id="leaf-2"), SHUT, NOW).act is Act.IGNORE
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"thumbprints": [A]},
+        {"thumbprints": [A, "AB"]},
+        {"thumbprints": "ab"},
+        {"thumbprints": None},
+        {"enable": "yes"},
+        {"etag": None},
+    ],
+)
+def test_a_pin_of_another_form_is_ignored(changed: dict[str, Any]) -> None:
+    with pytest.raises(Ignored):
+        read(STAMP, PIN_BODY | changed)

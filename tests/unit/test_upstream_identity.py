@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.upstream import identity
+from gatewayd.upstream.base import Pinning
 
 AS_READ: dict[str, Any] = {
     "deviceId": "leaf-1",
@@ -88,3 +89,41 @@ def test_anything_else_is_a_value_error(document: object) -> None:
 def test_the_keys_of_a_password_device_are_not_shown() -> None:
     keys = {"symmetricKey": {"primaryKey": "c2VjcmV0", "secondaryKey": "c2VjcmV0"}, "type": "sas"}
     assert "c2VjcmV0" not in repr(identity.parse({**AS_READ, "authentication": keys}, "leaf-1"))
+
+
+A, B = "a" * 64, "b" * 64
+
+
+@given(st.booleans(), st.sampled_from(["enabled", "disabled"]))
+def test_a_pin_and_the_enabling_are_one_write(enable: bool, status: str) -> None:
+    document = {**copy.deepcopy(AS_READ), "status": status, "authentication": {"type": "certificateAuthority"}}
+    kept = copy.deepcopy(document)
+    pinning = Pinning("leaf-1", "1", A, B, enable)
+    written = identity.pinned(document, pinning)
+    assert document == kept
+    read = identity.parse(written, "leaf-1")
+    assert read.pinned_to == frozenset([A, B])
+    assert read.enabled == (enable or status == "enabled")
+    changed = {"authentication", "status", "statusReason"} if enable else {"authentication"}
+    assert {key: value for key, value in written.items() if key not in changed} == {
+        key: value for key, value in kept.items() if key not in changed
+    }
+    back = identity.parse(identity.unpinned(written), "leaf-1")
+    assert (back.authentication_type, back.pinned_to, back.enabled) == ("certificateAuthority", None, read.enabled)
+
+
+@pytest.mark.parametrize(
+    ("changed", "lets_in"),
+    [
+        ({}, False),
+        ({"status": "disabled"}, False),
+        ({"authentication": {"type": "certificateAuthority"}}, True),
+        ({"authentication": {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "BB" * 32}}}, True),
+        ({"authentication": {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "AA" * 20}}}, True),
+    ],
+)
+def test_which_certificates_an_identity_lets_in(changed: dict[str, Any], lets_in: bool) -> None:
+    """Where it cannot be told, because the pin is a SHA-1 of something, the worse is taken to be so."""
+    read = identity.parse({**AS_READ, **changed}, "leaf-1")
+    assert read.lets_in("bb" * 32) == lets_in
+    assert read.lets_in(None) == read.enabled

@@ -29,7 +29,7 @@ class Leaf:
         directory.mkdir(parents=True, exist_ok=True)
         self.device_id = device_id
         self.directory = directory
-        self._est_url = est_url
+        self.est_url = est_url
         self._web_root = web_root
         self._environment = environment
         self.key = directory / "key.der"
@@ -48,7 +48,7 @@ class Leaf:
 
     def fetch_anchors(self, issuer_root: Path) -> None:
         """``pki --estca``. ``issuer_root`` is what the leaf was given to trust its gateway by."""
-        command = ["pki", "--estca", "--url", self._est_url, "--cacert", str(issuer_root)]
+        command = ["pki", "--estca", "--url", self.est_url, "--cacert", str(issuer_root)]
         self._run(*command, "--caout", str(self.directory / "ca"), "--force")
 
     def _cacerts(self) -> list[str]:
@@ -59,7 +59,7 @@ class Leaf:
 
     def enroll(self, code: str) -> x509.Certificate:
         """``pki --est`` with the one-time code."""
-        command = ["pki", "--est", "--url", self._est_url, *self._cacerts()]
+        command = ["pki", "--est", "--url", self.est_url, *self._cacerts()]
         got = self._run(*command, "--userpass", f"{self.device_id}:{code}", "--interval", "2", stdin=self._request())
         return self._keep(got)
 
@@ -77,7 +77,7 @@ class Leaf:
             "--dn",
             f"CN={self.device_id}",
         )
-        command = ["pki", "--est", "--url", self._est_url, *self._cacerts(), "--interval", "2"]
+        command = ["pki", "--est", "--url", self.est_url, *self._cacerts(), "--interval", "2"]
         got = self._run(*command, "--cert", str(self.certificate), "--key", str(self.key), stdin=request)
         self.key.write_bytes(fresh)
         return self._keep(got)
@@ -102,7 +102,7 @@ class Leaf:
         answer = self._run(
             *("curl", "--silent", "--show-error", "--fail-with-body", "--config", "-"),
             *("--cacert", str(issuer_root), "--header", "Content-Type: application/pkcs10"),
-            *("--data-binary", f"@{body}", f"{self._est_url}{EST_PATH}/simpleenroll"),
+            *("--data-binary", f"@{body}", f"{self.est_url}{EST_PATH}/simpleenroll"),
             stdin=config.encode(),
         )
         (certificate, *_) = pkcs7.load_der_pkcs7_certificates(base64.b64decode(answer))

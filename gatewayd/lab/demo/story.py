@@ -1,4 +1,4 @@
-"""The story: six scenes, each with its proofs."""
+"""The story: eight scenes, each with its proofs."""
 
 from __future__ import annotations
 
@@ -198,6 +198,34 @@ def revocation(play: Play) -> None:
     play.ctl("status")
 
 
+def swap(play: Play) -> None:
+    """New hardware for leaf-1, whose certificate has just been revoked."""
+    stage, script = play.stage, play.script
+    script.scene("New hardware under the same id, and the old certificate stays dead")
+    old = play.leaves["leaf-1"]
+    identity = stage.lab.hub("GET", "/devices/leaf-1")
+    stage.lab.hub("PUT", "/devices/leaf-1", {**identity, "status": "enabled"}, identity["etag"])
+    hole = old.hub_client(stage.address)
+    code = hole.connect()
+    script.say("(the hole: somebody enables leaf-1 in the hub by hand)")
+    script.prove("the hub lets the revoked certificate in again: CONNACK 0", code == 0, f"CONNACK {code}")
+    one_time = _code(play.ctl("device", "replace", "leaf-1", "--yes", "--no-wait"))
+    script.prove("the hub has dropped it", hole.dropped.wait(10))
+    new = Leaf(stage.directory / "leaf-1-new", "leaf-1", old.est_url, stage.lab.web_root, stage.environment)
+    new.make_key()
+    new.fetch_anchors(stage.lab.ca_root)
+    new.enroll(one_time)
+    script.command(f"pki --est --url {new.est_url} --userpass leaf-1:{one_time}   (on the new hardware)")
+    code = new.hub_client(stage.address).connect()
+    script.prove("the new hardware connects: CONNACK 0", code == 0, f"CONNACK {code}")
+    code = old.hub_client(stage.address).connect()
+    script.prove("the old certificate is refused, though leaf-1 is enabled: CONNACK 5", code == 5, f"CONNACK {code}")
+    decided = [each for each in stage.lab.get("hub", "/lab/connections")["history"] if each["deviceId"] == "leaf-1"]
+    script.say(f"(the hub's log: {decided[-1]['reason']})")
+    shown = stage.ctl("device", "show", "leaf-1").stdout
+    script.command("gatewayctl device show leaf-1", shown.partition("\nGenerations")[0])
+
+
 def ledger(play: Play) -> None:
     stage, script = play.stage, play.script
     script.scene("The books")
@@ -225,4 +253,4 @@ def _files(directory: Path) -> list[Path]:
     return [each for each in directory.rglob("*") if each.is_file()]
 
 
-STORY: tuple[Callable[[Play], None], ...] = (token, bootstrap, hub, leaves, renewals, revocation, ledger)
+STORY: tuple[Callable[[Play], None], ...] = (token, bootstrap, hub, leaves, renewals, revocation, swap, ledger)
