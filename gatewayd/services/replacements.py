@@ -112,7 +112,8 @@ class Replacements:
             return await self._way.unpin(begun.device_id, ours)
 
     async def _move(self, seen: Replacement, event: Event, evidence: str = "") -> Replacement | None:
-        """One step of the table; None when the replacement has been overtaken meanwhile."""
+        """One step of the table; None when there is none to take: the replacement has been overtaken meanwhile, or one
+        more certificate was revoked since it was known how long the pin has to last."""
         now = self._clock.now()
 
         def work(tx: Tx) -> tuple[Replacement | None, JournalEntry | None]:
@@ -121,6 +122,10 @@ class Replacements:
                 return None, None
             if event is Event.START:
                 found = replace(found, state=table.recover(found.state))
+                until = table.lift_at(tx.credentials.all(found.device_id), now)
+                if until > now:
+                    tx.replacements.put(replace(found, lift_at=until))
+                    return None, None
             state, _ = table.step(found.state, event)
             moved = replace(found, state=state, ended_at=now if state in table.FINAL else None)
             entry = None

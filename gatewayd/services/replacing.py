@@ -25,6 +25,7 @@ from . import revoking
 from .events import DAEMON
 
 _LATEST = 16
+"""Certificates: a pin is made of two that follow each other, and fails to come into use a few times at most."""
 
 
 def begin(tx: Tx, device: Device, reason: RevocationReason, who: str, now: datetime) -> list[JournalEntry]:
@@ -102,9 +103,9 @@ def begin_pin(tx: Tx, credential: Credential, now: datetime) -> Replacement | No
         return found
     found = replace(found, state=table.recover(found.state), certificate_at=found.certificate_at or now)
     if found.state is ReplacementState.AWAITING:
-        event = Event.START if is_shut(tx, found, now) else Event.REOPENED
-        state, _ = table.step(found.state, event)
-        found = replace(found, state=state)
+        shut = is_shut(tx, found, now)
+        state, _ = table.step(found.state, Event.START if shut else Event.REOPENED)
+        found = replace(found, state=state, shut_at=found.shut_at if shut else None)
     tx.replacements.put(found)
     return found
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+import segno
 from rich.console import RenderableType
 
 from gatewayd.control import render, words
@@ -100,3 +101,17 @@ def test_a_peer_cannot_write_on_the_terminal() -> None:
     assert "\r" not in text
     assert "\u202e" not in text
     assert "[bold]" in text
+
+
+def test_a_qr_is_drawn_whole_and_dark_on_light() -> None:
+    url = "https://leaf-7:VFSD-9ASC-5SWE-HV3S@gw-1.example:8443"
+    drawn = render._qr(url)
+    halves = {cell: pair for pair, cell in render._HALVES.items()}
+    rows = []
+    for line in drawn.plain.split("\n"):
+        pairs = [halves[cell] for cell in line]
+        rows += [[top for top, _ in pairs], [bottom for _, bottom in pairs]]
+    modules = [list(row) for row in segno.make_qr(url, error="m").matrix_iter(border=4)]
+    assert rows[: len(modules)] == modules
+    assert not any(map(any, rows[len(modules) :]))
+    assert str(drawn.style) == "#000000 on #ffffff"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.core.enrollment import EnrollmentRequest
-from gatewayd.core.model import CredentialState, DeviceState, Replacement, ReplacementState
+from gatewayd.core.model import CredentialState, DeviceState, Replacement, ReplacementState, RevocationReason
 from gatewayd.errors import (
     CodeRefused,
     DeviceHealthy,
@@ -21,6 +21,7 @@ from gatewayd.errors import (
     IssuerUnreachable,
     NoReplacement,
 )
+from gatewayd.services import revoking
 from tests.support.plant import GATEWAY, LEAF, Plant, Someone, request
 
 
@@ -186,6 +187,29 @@ async def test_the_pin_is_lifted_when_the_last_revoked_certificate_has_expired(p
     assert (await swap(plant)).state is ReplacementState.LIFTED
     identity = plant.registry.identities[LEAF]
     assert (identity.enabled, identity.authentication_type) == (True, "certificateAuthority")
+
+
+async def test_the_pin_stays_for_a_certificate_that_is_revoked_later(plant: Plant) -> None:
+    """Such as one that the CA's list names as revoked, while its device goes on with another."""
+    await plant.pass_time(days=5)
+    await new_hardware(plant, await plant.replace())
+    first, end = await plant.current(LEAF), (await swap(plant)).lift_at
+    assert first is not None
+    assert first.certificate is not None
+    assert end is not None
+    await plant.pass_time(days=1)
+    await plant.enrollments.enroll(request(certificate=first.certificate))
+    superseded = await plant.read(lambda tx: tx.credentials.get(LEAF, first.generation))
+    assert superseded is not None
+    now = plant.clock.now()
+    await plant.write(lambda tx: revoking.revoke_certificate(tx, superseded, RevocationReason.SUPERSEDED, "crl", now))
+    plant.clock.time = end
+    await plant.settle()
+    found = await swap(plant)
+    assert found.state is ReplacementState.PINNED
+    assert found.lift_at is not None
+    assert first.not_after is not None
+    assert found.lift_at > first.not_after
 
 
 async def test_a_crash_while_the_pin_is_lifted(plant: Plant) -> None:

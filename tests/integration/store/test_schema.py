@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.core.model import CredentialState, DeviceState, KeyAlgorithm, KeyRef, Milestone, MilestoneProgress
+from gatewayd.core.model import (
+    CredentialState,
+    DeviceState,
+    KeyAlgorithm,
+    KeyRef,
+    Milestone,
+    MilestoneProgress,
+    Replacement,
+    ReplacementState,
+    RevocationReason,
+)
 from gatewayd.errors import Internal, StoreBroken, StoreTooNew
 from gatewayd.store import credentials, migrations, outbox, revocations
 from gatewayd.store.base import Tx
@@ -20,6 +30,10 @@ from .values import NOW, code, credential, device, entry, full_credential, messa
 
 REVOKED = CredentialState.REVOKED
 DONE = MilestoneProgress(done_at=NOW, attempts=1, evidence="etag")
+
+
+def replacement(number: int, state: ReplacementState = ReplacementState.CLOSING) -> Replacement:
+    return Replacement("stolen", number, state, RevocationReason.SUPERSEDED, "uid:0", 1, NOW, lift_at=NOW)
 
 
 def _populate(tx: Tx) -> None:
@@ -45,6 +59,9 @@ def _populate(tx: Tx) -> None:
         (lambda tx: tx.credentials.put(replace(full_credential(), key=KeyRef(b"x", KeyAlgorithm.EC_P256))), "key"),
         (lambda tx: tx.credentials.put(credential("stolen", 1, CredentialState.KEYED)), "never undone"),
         (lambda tx: tx.devices.put(device("stolen")), "never undone"),
+        (lambda tx: _replacing_to_active(tx), "pinned to the new certificate"),
+        (lambda tx: _ended_to_pinned(tx), "stays so"),
+        (lambda tx: [tx.replacements.add(replacement(number)) for number in (1, 2)], "UNIQUE"),
         (lambda tx: tx.devices.put(replace(device("gw"), current=3)), "FOREIGN KEY"),
         (lambda tx: tx.devices.put(device("nobody")), "no record (nobody)"),
         (lambda tx: tx.codes.add(code(device_id="nobody")), "FOREIGN KEY"),
@@ -65,6 +82,30 @@ async def test_what_must_not_happen_is_refused(store: SqliteStore, attempt: Call
     with pytest.raises(Internal) as refusal:
         await store.write(attempt)
     assert says in refusal.value.message
+
+
+def _replacing_to_active(tx: Tx) -> None:
+    tx.devices.put(replace(device("stolen"), state=DeviceState.REPLACING))
+    tx.replacements.add(replacement(1))
+    tx.devices.put(device("stolen"))
+
+
+def _ended_to_pinned(tx: Tx) -> None:
+    tx.replacements.add(replacement(1, ReplacementState.CANCELLED))
+    tx.replacements.put(replacement(1, ReplacementState.PINNED))
+
+
+async def test_a_replaced_device_is_active_again_once_it_is_pinned(store: SqliteStore) -> None:
+    await store.write(_populate)
+
+    def swap(tx: Tx) -> None:
+        tx.devices.put(replace(device("stolen"), state=DeviceState.REPLACING))
+        tx.replacements.add(replacement(1, ReplacementState.PINNED))
+        tx.devices.put(device("stolen"))
+
+    await store.write(swap)
+    found = await store.read(lambda tx: (tx.replacements.open(), tx.replacements.open_of("stolen")))
+    assert found == ([replacement(1, ReplacementState.PINNED)], replacement(1, ReplacementState.PINNED))
 
 
 async def test_a_collected_key_may_be_forgotten(store: SqliteStore) -> None:
