@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = config.load(arguments.config)
         if arguments.command == "check":
+            _check_tokens(settings)
             print(f"{arguments.config}: fine")  # noqa: T201
             return 0
         if arguments.command == "token-init":
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pin-fd",
         type=int,
         metavar="N",
-        help="read the token's PIN from this file descriptor (default: systemd credential [token] pin_credential)",
+        help="read the token's PIN from this file descriptor (default: [token] pin_file, else [token] pin_credential)",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("serve", help="run the daemon (the default)")
@@ -62,8 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _pin(settings: config.Settings, fd: int | None) -> Pin:
-    return pin.from_fd(fd) if fd is not None else pin.from_credential(settings.token.pin_credential)
+def _pin(token: config.TokenSettings, fd: int | None = None) -> Pin:
+    if fd is not None:
+        return pin.from_fd(fd)
+    return pin.from_file(token.pin_file) if token.pin_file else pin.from_credential(token.pin_credential)
+
+
+def _check_tokens(settings: config.Settings) -> None:
+    from .keys import uri
+
+    for token in settings.tokens.values():
+        uri.parse_token(token.uri)
 
 
 def _token_init(settings: config.Settings, pin_fd: int | None) -> int:
@@ -73,7 +83,7 @@ def _token_init(settings: config.Settings, pin_fd: int | None) -> int:
     if not wanted.token:
         raise ConfigInvalid("token.uri must name the token to make: pkcs11:token=LABEL")
     module = Path(wanted.module_path) if wanted.module_path else settings.token.module
-    token = provision.init_token(module, wanted.token, None, _pin(settings, pin_fd))
+    token = provision.init_token(module, wanted.token, None, _pin(settings.token, pin_fd))
     outcome = "initialised" if token.created else "exists already and is left as it is"
     print(f"Token {token.label!r}, serial {token.serial}: {outcome}.")  # noqa: T201
     return 0
@@ -83,13 +93,19 @@ def _serve(settings: config.Settings, pin_fd: int | None) -> int:
     from .daemon import Daemon
 
     logging.basicConfig(level=settings.log.level.upper(), format="%(levelname).1s %(name)s: %(message)s")
-    try:
-        held = _pin(settings, pin_fd)
-    except GatewayError as error:
-        logging.getLogger("gatewayd").error("%s %s", error, error.remedy)
-        held = None
-    asyncio.run(Daemon(settings, held).run())
+    asyncio.run(Daemon(settings, _pins(settings, pin_fd)).run())
     return 0
+
+
+def _pins(settings: config.Settings, fd: int | None) -> dict[str, Pin]:
+    """By the token's name; one that cannot be had can still be given to the running daemon."""
+    pins: dict[str, Pin] = {}
+    for name, token in settings.tokens.items():
+        try:
+            pins[name] = _pin(token, fd if name == "gateway" else None)
+        except GatewayError as error:
+            logging.getLogger("gatewayd").error("%s token: %s %s", name, error, error.remedy)
+    return pins
 
 
 if __name__ == "__main__":

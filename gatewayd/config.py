@@ -40,6 +40,8 @@ class TokenSettings:
     """RFC 7512; token, serial and module-path count. A PIN in it (pin-value, pin-source) is refused."""
     pin_credential: str = "token-pin"
     """Name of the systemd credential that holds the PIN."""
+    pin_file: Path | None = None
+    """A file that holds the PIN instead, readable by its owner alone (0400)."""
     timeout: float = 15.0
     """Seconds that one call into the token may take."""
 
@@ -171,6 +173,8 @@ class Settings:
     entra: EntraSettings
     hub: HubSettings
     token: TokenSettings = field(default_factory=TokenSettings)
+    registrar_token: TokenSettings | None = None
+    """Where the registrar's key lives, when not in the same token as the gateway's keys."""
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     trust: TrustSettings = field(default_factory=TrustSettings)
     est: EstSettings = field(default_factory=EstSettings)
@@ -178,6 +182,11 @@ class Settings:
     revocation: RevocationSettings = field(default_factory=RevocationSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     log: LogSettings = field(default_factory=LogSettings)
+
+    @property
+    def tokens(self) -> dict[str, TokenSettings]:
+        """By whose keys they hold: ``gateway``, and ``registrar`` where that one has a token of its own."""
+        return {"gateway": self.token} | ({"registrar": self.registrar_token} if self.registrar_token else {})
 
 
 def load(path: Path) -> Settings:
@@ -224,6 +233,8 @@ def _table(cls: type[Any], table: Any, where: str) -> Any:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = next(each for each in typing.get_args(hint) if each is not types.NoneType)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and hint is not San:
         return _table(hint, value, where)
     if typing.get_origin(hint) is tuple:
@@ -231,8 +242,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise ConfigInvalid(f"{where} must be a list")
         inner = typing.get_args(hint)[0]
         return tuple(_value(inner, each, f"{where}[{index}]") for index, each in enumerate(value))
-    if isinstance(hint, types.UnionType):
-        hint = next(each for each in typing.get_args(hint) if each is not types.NoneType)
     return _scalar(hint, value, where)
 
 
@@ -285,13 +294,15 @@ def _check(settings: Settings) -> None:
         raise ConfigInvalid(
             f'revocation.export_mode must be octal, such as "0644", not {settings.revocation.export_mode!r}'
         )
-    if re.search(r"pin-(value|source)", settings.token.uri):
-        raise ConfigInvalid("token.uri must not carry a PIN: give it as a systemd credential or with --pin-fd")
+    for where, token in (("token", settings.token), ("registrar_token", settings.registrar_token)):
+        if token is not None and re.search(r"pin-(value|source)", token.uri):
+            raise ConfigInvalid(f"{where}.uri must not carry a PIN: give it as a systemd credential or in a file")
     renewal = settings.renewal
     if not 0 < renewal.opens < renewal.closes < 1 - renewal.emergency < 1:
         raise ConfigInvalid("renewal: 0 < opens < closes < 1 - emergency < 1 must hold")
     for where, number, least, most in (
         ("token.timeout", settings.token.timeout, 0.1, 3600),
+        ("registrar_token.timeout", (settings.registrar_token or settings.token).timeout, 0.1, 3600),
         ("ezca.timeout", settings.ezca.timeout, 0.1, 3600),
         ("entra.timeout", settings.entra.timeout, 0.1, 3600),
         ("hub.timeout", settings.hub.timeout, 0.1, 3600),

@@ -37,6 +37,7 @@ from .leaf.server import EstServer
 from .leaf.tls import ServerTls, server_context
 from .pki import pem
 from .pki.names import canonical
+from .services import registrar
 from .services.anchors import Anchors
 from .services.clock import SystemClock
 from .services.credentials import CredentialEngine
@@ -44,8 +45,9 @@ from .services.enrollments import Enrollments
 from .services.events import Events
 from .services.health import Health
 from .services.housekeeping import Housekeeping
+from .services.key_inventory import KeyInventory
 from .services.link import LinkKeeper
-from .services.operations import FACTORY, Operations
+from .services.operations import Operations
 from .services.orders import Orders
 from .services.outbox import Outbox
 from .services.pins import Pins
@@ -55,8 +57,10 @@ from .services.replacements import Replacements
 from .services.revocations import Revocations
 from .services.sources import Sources
 from .services.status import StatusReader
-from .services.steps import GatewaySteps, LeafSteps
+from .services.steps import FACTORY, GatewaySteps, LeafSteps
 from .services.swaps import Swaps
+from .services.token_keeper import TokenKeeper
+from .services.token_operations import TokenOperations
 from .services.twin import TwinReporter
 from .services.watchdog import Watchdog
 from .store.base import Tx
@@ -75,12 +79,11 @@ _SHOWN_ON_THE_BUS = frozenset(
     {"switch", "revocation", "replacement", "device added", Milestone.VERIFIED, Milestone.DISABLED}
 )
 """Entries after which a device looks different."""
-_TOKEN_RETRY = 10.0
-"""Seconds between attempts to open a token that is not there yet."""
 
 
 class Daemon:
-    def __init__(self, settings: Settings, pin: Pin | None) -> None:
+    def __init__(self, settings: Settings, pins: Mapping[str, Pin]) -> None:
+        """``pins`` of the tokens of ``settings.tokens``, as far as there are any."""
         self._settings = settings
         gateway = settings.gateway
         self._id = gateway.device_id
@@ -88,11 +91,16 @@ class Daemon:
         self._events = Events()
         self._health = Health(self._clock)
         self._store = SqliteStore(gateway.state_directory / "gatewayd.db")
-        self._keys = Pkcs11KeyStore(settings.token.module, settings.token.uri, pin, timeout=settings.token.timeout)
+        self._tokens = {
+            name: Pkcs11KeyStore(token.module, token.uri, pins.get(name), timeout=token.timeout)
+            for name, token in settings.tokens.items()
+        }
+        self._keys = self._tokens["gateway"]
+        registrar_keys = self._tokens.get("registrar", self._keys)
         self._anchors = Anchors(self._store, settings.trust.issuer_anchors)
         self._client_tls = self._trusting_context()
         self._registrar = Registrar(
-            store=self._store, keys=self._keys, clock=self._clock, device_id=self._id, make_tokens=self._entra
+            store=self._store, keys=registrar_keys, clock=self._clock, device_id=self._id, make_tokens=self._entra
         )
         self._registry = HubRegistry(
             settings.hub.registry_url or settings.hub.host,
@@ -181,7 +189,19 @@ class Daemon:
         )
         self._outbox = Outbox(store=self._store, clock=self._clock, events=self._events, link=self._link)
         self._twin = TwinReporter(store=self._store, link=self._link, gateway_id=self._id)
-        self._housekeeping = Housekeeping(store=self._store, keys=self._keys, clock=self._clock)
+        inventory = KeyInventory(
+            store=self._store, clock=self._clock, gateway_id=self._id, tokens=self._tokens.values()
+        )
+        self._housekeeping = Housekeeping(store=self._store, clock=self._clock, inventory=inventory)
+        self._token_keepers = [
+            TokenKeeper(
+                keys,
+                f"the {name}'s token",
+                gateway.key_algorithm if name == "gateway" else registrar.ALGORITHM,
+                self._token_opened,
+            )
+            for name, keys in self._tokens.items()
+        ]
         self._enrollments = Enrollments(
             store=self._store,
             clock=self._clock,
@@ -195,7 +215,8 @@ class Daemon:
         reader = StatusReader(
             store=self._store,
             clock=self._clock,
-            keys=self._keys,
+            tokens=self._tokens,
+            algorithm=gateway.key_algorithm,
             link=self._link,
             health=self._health,
             gateway_id=self._id,
@@ -228,6 +249,15 @@ class Daemon:
             code_lifetime=settings.control.code_lifetime,
             swaps=swaps,
             ring=self._ring,
+            token=TokenOperations(
+                store=self._store,
+                clock=self._clock,
+                events=self._events,
+                tokens=self._tokens,
+                inventory=inventory,
+                gateway_id=self._id,
+                ring=self._ring_tokens,
+            ),
         )
         self._control = ControlService(operations, settings.control, self._id)
         self._orders = Orders(store=self._store, link=self._link, revoke=operations.revoke_for)
@@ -284,8 +314,9 @@ class Daemon:
 
     async def _serve(self, stopping: asyncio.Event) -> None:
         await self._control.start()
-        await self._open_token()
-        await self._take_up_certificate()
+        await asyncio.gather(*(keeper.look() for keeper in self._token_keepers))
+        if self._est is None:  # the token is not there: all but signatures can begin
+            await self._take_up_certificate()
         for service in (
             self._renewals.run(),
             self._revocations.run(),
@@ -294,6 +325,7 @@ class Daemon:
             self._outbox.run(),
             self._twin.run(),
             self._housekeeping.run(),
+            *(keeper.run() for keeper in self._token_keepers),
             self._orders.run(),
             *self._sources.loops(),
             Watchdog(store=self._store, watched=(self._renewals.alarm, self._revocations.alarm)).run(),
@@ -316,7 +348,8 @@ class Daemon:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._engine.stop()
         await self._revocations.stop()
-        for close in (self._keeper.close, self._registry.close, self._keys.close):
+        tokens = [keys.close for keys in self._tokens.values()]
+        for close in (self._keeper.close, self._registry.close, *tokens):
             with contextlib.suppress(GatewayError):
                 await close()
 
@@ -333,27 +366,14 @@ class Daemon:
             self._died = error
             signal.raise_signal(signal.SIGTERM)
 
-    async def _open_token(self) -> None:
-        try:
-            await self._keys.open()
-        except GatewayError as error:
-            log.error("the token: %s %s", error, error.remedy)
-            if error.recoverable:
-                self._spawn(self._reopen_token())
+    async def _token_opened(self) -> None:
+        await self._take_up_certificate()
+        self._ring()
+        self._housekeeping.ring()
 
-    async def _reopen_token(self) -> None:
-        while True:
-            await asyncio.sleep(_TOKEN_RETRY)
-            try:
-                await self._keys.open()
-            except GatewayError as error:
-                if error.recoverable:
-                    continue
-                log.error("the token: %s %s", error, error.remedy)
-                return
-            await self._take_up_certificate()
-            self._ring()
-            return
+    def _ring_tokens(self) -> None:
+        for keeper in self._token_keepers:
+            keeper.ring()
 
     # --- what follows from what happened ---------------------------------------------------------
 
@@ -363,6 +383,8 @@ class Daemon:
         self._sources.happened(entry)
         if entry.what == "switch" and entry.device_id == self._id:
             self._spawn(self._take_up_certificate())
+        if entry.what in ("switch", Milestone.VERIFIED):  # there may be a key that is needed no more
+            self._housekeeping.ring()
         if entry.what in (
             "revocation",
             "wind-up",

@@ -10,6 +10,7 @@ from ..core.model import KeyAlgorithm, RevocationReason, San
 from ..errors import InvalidArgument
 
 MAX_TOKEN = 16 * 1024
+MAX_PIN = 255
 MAX_PEM = 64 * 1024
 MAX_SANS = 50
 MAX_SAN = 1024
@@ -41,6 +42,15 @@ def token(value: str) -> str:
         raise InvalidArgument(f"the token is longer than {MAX_TOKEN} characters")
     if not value.isascii() or not value.isprintable() or " " in value:
         raise InvalidArgument("the token holds something else than one line of printable ASCII")
+    return value
+
+
+def pin(value: str) -> str:
+    """A PIN in one line; never part of an error."""
+    if not value:
+        raise InvalidArgument("the PIN is empty")
+    if len(value.encode("utf-8", "replace")) > MAX_PIN or not value.isprintable():
+        raise InvalidArgument(f"a PIN is one line of at most {MAX_PIN} bytes")
     return value
 
 
@@ -102,6 +112,18 @@ class Options:
         if not isinstance(value, str):
             raise InvalidArgument("option 'reason' must be text")
         return reason(value) if value else ""
+
+    def token(self) -> str:
+        value = self._take("token", "gateway")
+        if value not in ("gateway", "registrar"):
+            raise InvalidArgument("option 'token' must be gateway or registrar")
+        return str(value)
+
+    def final_try(self) -> bool:
+        value = self._take("final_try", False)
+        if not isinstance(value, bool):
+            raise InvalidArgument("option 'final_try' must be true or false")
+        return value
 
     def end(self) -> None:
         if self._left:

@@ -32,9 +32,25 @@ Work = Callable[[Progress], Awaitable[Data]]
 is written down: it may be cancelled at any time, and then only the watching ends."""
 
 
+class TokenOperations(Protocol):
+    """``token`` is ``gateway``, or ``registrar`` where that one's key has a token of its own."""
+
+    async def objects(self) -> Data:
+        """What the tokens hold, what each object is for, and what is missing."""
+
+    async def unlock(self, caller: Caller, token: str, pin: str, final_try: bool) -> Data:
+        """Try a PIN once, and keep it in memory when it is accepted. Returns the token as ``status`` has it."""
+
+    async def initialize(self, caller: Caller, token: str, pin: str) -> Data:
+        """Make the token where there is none. Returns it as ``status`` has it."""
+
+
 class Operations(Protocol):
     """What an administrator may do. A method that returns ``Work`` has checked its arguments and written its intent
     down before it returns: the work goes on, or is done again, whatever becomes of the caller or of the daemon."""
+
+    @property
+    def token(self) -> TokenOperations: ...
 
     async def status(self) -> Data:
         """See docs/json.md: ``gateway``, ``token``, ``issuer``, ``hub``, ``devices``, ``revocations``, ``waiting``."""

@@ -5,105 +5,21 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .. import __version__
 from ..core.model import KeyAlgorithm, RevocationReason
-from ..errors import GatewayError, Internal, InvalidArgument, all_errors
+from ..errors import GatewayError, Internal, InvalidArgument
 from . import arguments, words
+from .app import INTERRUPTED, App, as_json, read, rendering, variants
+from .cli_token import token
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from .base import Data
-    from .client import Client
-
-INTERRUPTED = 130
 JOBS = "/org/gatewayd/Gateway1/jobs/"
 TTY_LINE = 4095
 """Characters that a terminal hands over in a line; what is longer it cuts (termios, canonical mode)."""
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass
-class App:
-    """What the options of one invocation amount to."""
-
-    address: str = "system"
-    as_json: bool = False
-    answered: bool = False
-    """Whether stdout has its JSON already."""
-
-    @functools.cached_property
-    def client(self) -> Client:
-        from .client import Client
-
-        return Client(self.address)
-
-    def show(self, data: Any, rendered: Callable[[], RenderableType]) -> None:
-        if self.as_json:
-            click.echo(json.dumps(data, indent=2, ensure_ascii=False))
-            self.answered = True
-        else:
-            from . import render
-
-            render.show(rendered())
-
-    def job(self, path: str, *, wait: bool) -> None:
-        """Follow a job to its end, or only say where it is. Raises the job's error, or Exit."""
-        if not wait:
-            self.show(self.client.job(path) if self.as_json else None, lambda: path)
-            return
-        try:
-            ended = self.client.follow(path, lambda _: None) if self.as_json else self._watch(path)
-        except KeyboardInterrupt:
-            click.echo(f"The job goes on. To look at it again: gatewayctl job {path}", err=True)
-            raise click.exceptions.Exit(INTERRUPTED) from None
-        if self.as_json:
-            self.show(ended, lambda: "")
-        if ended["state"] == "failed":
-            error = ended["error"]
-            raise all_errors().get(error["error"], GatewayError)(error["message"])
-
-    def _watch(self, path: str) -> Data:
-        from . import render
-
-        console = render.console()
-        told: set[tuple[str, str, str]] = set()
-
-        def changed(job: Data) -> None:
-            for step in job["steps"]:
-                key = (step["step"], step["state"], step.get("detail", ""))
-                if step["state"] == "started":
-                    under_way.update(words.step(step["step"]))
-                elif key not in told:
-                    told.add(key)
-                    console.print(render.step(step))
-
-        with console.status("waiting for gatewayd") as under_way:
-            ended = self.client.follow(path, changed)
-        if ended["state"] == "done":
-            console.print(render.outcome(ended))
-        return ended
-
-
-def as_json(command: F) -> F:
-    def switch(context: click.Context, _: click.Parameter, value: bool) -> None:
-        context.ensure_object(App).as_json = value
-
-    option = click.option(
-        "--json", is_flag=True, expose_value=False, callback=switch, help="Print JSON (docs/json.md)."
-    )
-    return option(command)
 
 
 no_wait = click.option("--no-wait", is_flag=True, help="Print the job's D-Bus path and do not wait for its end.")
@@ -127,7 +43,7 @@ def cli(context: click.Context, bus: str) -> None:
 def status(app: App) -> None:
     """Show how everything stands, and what waits for a person."""
     data = app.client.call("GetStatus")
-    app.show(data, lambda: _render().status(data))
+    app.show(data, lambda: rendering().status(data))
 
 
 @cli.group()
@@ -146,8 +62,8 @@ def device() -> None:
 def device_add(app: App, device_id: str, sans: tuple[str, ...], code_lifetime: str | None) -> None:
     """Record a device and print its one-time enrollment code."""
     options = {**({"sans": list(sans)} if sans else {}), **_lifetime(code_lifetime)}
-    data = app.client.call("AddDevice", "(sa{sv})", device_id, _variants(options))
-    app.show(data, lambda: _render().added(data))
+    data = app.client.call("AddDevice", "(sa{sv})", device_id, variants(options))
+    app.show(data, lambda: rendering().added(data))
 
 
 @device.command("code")
@@ -157,8 +73,8 @@ def device_add(app: App, device_id: str, sans: tuple[str, ...], code_lifetime: s
 @click.pass_obj
 def device_code(app: App, device_id: str, code_lifetime: str | None) -> None:
     """Print a new one-time code for a device; earlier unused ones stop working."""
-    data = app.client.call("NewCode", "(sa{sv})", device_id, _variants(_lifetime(code_lifetime)))
-    app.show(data, lambda: _render().added(data))
+    data = app.client.call("NewCode", "(sa{sv})", device_id, variants(_lifetime(code_lifetime)))
+    app.show(data, lambda: rendering().added(data))
 
 
 @device.command("list")
@@ -167,7 +83,7 @@ def device_code(app: App, device_id: str, code_lifetime: str | None) -> None:
 def device_list(app: App) -> None:
     """List the devices."""
     data = app.client.call("ListDevices")
-    app.show(data, lambda: _render().devices(data))
+    app.show(data, lambda: rendering().devices(data))
 
 
 @device.command("show")
@@ -177,7 +93,7 @@ def device_list(app: App) -> None:
 def device_show(app: App, device_id: str) -> None:
     """Show a device, its certificates, its revocations and its history."""
     data = app.client.call("GetDevice", "(s)", device_id)
-    app.show(data, lambda: _render().device(data))
+    app.show(data, lambda: rendering().device(data))
 
 
 @device.command("replace")
@@ -212,11 +128,11 @@ def device_replace(
         click.confirm(f"{asked} {device_id}? They never come back.", abort=True, err=True)
     if cancel:
         data = app.client.call("CancelReplacement", "(s)", device_id)
-        app.show(data, lambda: _render().device(data))
+        app.show(data, lambda: rendering().device(data))
         return
     options = {**({"reason": reason} if reason else {}), **_lifetime(code_lifetime)}
-    data = app.client.call("ReplaceDevice", "(sa{sv})", device_id, _variants(options))
-    app.show(data, lambda: _render().replacing(data))
+    data = app.client.call("ReplaceDevice", "(sa{sv})", device_id, variants(options))
+    app.show(data, lambda: rendering().replacing(data))
     if not app.as_json and not no_wait:
         app.job(data["job"], wait=True)
 
@@ -236,7 +152,7 @@ def bootstrap(app: App, token_file: str | None, certificate: str | None, no_wait
     if certificate is not None:
         if token_file is not None:
             raise InvalidArgument("give --token-file or --certificate, not both")
-        pem = arguments.certificate(_read(certificate, arguments.MAX_PEM))
+        pem = arguments.certificate(read(certificate, arguments.MAX_PEM))
         path = app.client.call("BootstrapWithCertificate", "(s)", pem)
     else:
         path = app.client.call("Bootstrap", "(s)", arguments.token(_token(token_file)))
@@ -254,7 +170,7 @@ def bootstrap(app: App, token_file: str | None, certificate: str | None, no_wait
 def renew(app: App, device_id: str, key_algorithm: str | None, no_wait: bool) -> None:
     """Renew a certificate now: the gateway's, when no ID is given."""
     options = {"key_algorithm": key_algorithm} if key_algorithm else {}
-    app.job(app.client.call("Renew", "(sa{sv})", device_id, _variants(options)), wait=not no_wait)
+    app.job(app.client.call("Renew", "(sa{sv})", device_id, variants(options)), wait=not no_wait)
 
 
 @cli.command()
@@ -291,6 +207,9 @@ def job(app: App, path: str) -> None:
     app.job(JOBS + number, wait=True)
 
 
+cli.add_command(token)
+
+
 @cli.group()
 def registrar() -> None:
     """The gateway's own application in Entra."""
@@ -305,18 +224,6 @@ def registrar_certificate(app: App) -> None:
     app.show({"certificate": pem}, lambda: pem.rstrip("\n"))
 
 
-def _render() -> Any:
-    from . import render
-
-    return render
-
-
-def _variants(options: dict[str, Any]) -> Any:
-    from .variants import from_data
-
-    return {name: from_data(value) for name, value in options.items()}
-
-
 def _lifetime(text: str | None) -> dict[str, int]:
     return {} if text is None else {"code_lifetime": words.duration(text)}
 
@@ -324,23 +231,11 @@ def _lifetime(text: str | None) -> dict[str, int]:
 def _token(file: str | None) -> str:
     """Never from the command line, which everybody on the machine can read."""
     if file is not None or not sys.stdin.isatty():
-        return _read(file or "-", arguments.MAX_TOKEN)
+        return read(file or "-", arguments.MAX_TOKEN)
     token: str = click.prompt("Entra token of a registrar (not shown)", hide_input=True, err=True)
     if len(token) >= TTY_LINE:
         raise InvalidArgument(f"a terminal cuts a line at {TTY_LINE} characters: give the token with --token-file")
     return token
-
-
-def _read(file: str, most: int) -> str:
-    try:
-        if file == "-":
-            return sys.stdin.read(most + 2)
-        with Path(file).open(encoding="utf-8") as opened:
-            return opened.read(most + 2)
-    except OSError as error:
-        raise InvalidArgument(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InvalidArgument(f"{file} is not text") from None
 
 
 def _fail(app: App, error: GatewayError) -> int:

@@ -102,6 +102,21 @@ class GatewayObject:
     async def GetRegistrarCertificate(self, *, caller: Caller) -> str:
         return text(await self._operations.registrar_certificate(caller))
 
+    async def ListTokenObjects(self, *, caller: Caller) -> GLib.Variant:
+        return from_mapping(await self._operations.token.objects())
+
+    async def UnlockToken(self, pin: str, given: Given, *, caller: Caller) -> GLib.Variant:
+        options = Options(given)
+        token, final_try = options.token(), options.final_try()
+        options.end()
+        return from_mapping(await self._operations.token.unlock(caller, token, arguments.pin(pin), final_try))
+
+    async def InitializeToken(self, pin: str, given: Given, *, caller: Caller) -> GLib.Variant:
+        options = Options(given)
+        token = options.token()
+        options.end()
+        return from_mapping(await self._operations.token.initialize(caller, token, arguments.pin(pin)))
+
     def _added(self, data: Data) -> GLib.Variant:
         self._changed()
         return from_mapping(data)

@@ -16,6 +16,7 @@ from .base import Data
 
 _GOOD = {
     "ready",
+    "live",
     "connected",
     "active",
     "current",
@@ -52,6 +53,7 @@ _BAD = {
     "faulty",
     "pin-missing",
     "pin-refused",
+    "unusable",
     "failed",
     "rejected",
     "not listening",
@@ -134,6 +136,53 @@ def device(data: Data) -> RenderableType:
     if data["history"]:
         parts += [Text("\nHistory", style="bold"), _history(data["history"])]
     return Group(*parts)
+
+
+def tokens(data: Data) -> RenderableType:
+    """``gatewayctl token status``."""
+    grid = _grid()
+    for name, it in data.items():
+        if name != "token":
+            grid.add_row(Text(name.replace("_", " "), style="bold"))
+        for label, key in (
+            ("token", "label"),
+            ("serial", "serial"),
+            ("model", "model"),
+            ("manufacturer", "manufacturer"),
+            ("module", "module"),
+        ):
+            if it.get(key):
+                grid.add_row(Text(label, style="bold"), _text(it[key]))
+        since = _text(f"since {words.local(it['since'])}" if "since" in it else "")
+        grid.add_row(Text("state", style="bold"), _join(_state(it["state"]), since))
+        if it.get("detail"):
+            grid.add_row("", _text(it["detail"], "red"))
+        if "pin_tries_left" in it:
+            grid.add_row(Text("tries left", style="bold"), _text(it["pin_tries_left"], "red"))
+        if "algorithms" in it:
+            grid.add_row(Text("makes keys", style="bold"), _text(", ".join(it["algorithms"])))
+    return grid
+
+
+def token_objects(data: Data) -> RenderableType:
+    """``gatewayctl token objects``."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("ROLE", "KIND", "ALGORITHM", "ID", "LABEL", "WHY"):
+        table.add_column(column, overflow="fold")
+    for each in data["objects"]:
+        goes = f" It goes from {words.local(each['collected_from'])} on." if "collected_from" in each else ""
+        table.add_row(
+            _state(each["role"]),
+            _text(each["kind"]),
+            _text(each.get("algorithm", "")),
+            _text(each["id"]),
+            _text(each["label"]),
+            _text(each["reason"] + goes),
+        )
+    for each in data["missing"]:
+        gone = Text("missing", style="red")
+        table.add_row(gone, Text("private-key"), Text(), _text(each["id"]), Text(), _text(each["reason"], "red"))
+    return table
 
 
 def added(data: Data) -> RenderableType:

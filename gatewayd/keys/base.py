@@ -77,6 +77,8 @@ class TokenStatus:
     since: datetime
     pin_tries: PinTries = PinTries.UNKNOWN
     """As the token said after the PIN was refused."""
+    algorithms: tuple[KeyAlgorithm, ...] = ()
+    """What the token can both make and sign with, by its own list of mechanisms; empty until it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +101,21 @@ class KeyStore(Protocol):
     """
 
     async def open(self) -> None:
-        """Load the module, find the token, log in. Tries the PIN at most once."""
+        """Load the module, find the token, log in. Tries the PIN at most once. Where it is open and was not well the
+        last time, see whether it is now."""
 
     async def unlock(self, pin: Pin, *, final_try: bool = False) -> None:
         """``open`` with another PIN, which is kept in memory: the one way on after a PIN was missing or refused.
         Where the token is open already the PIN is neither tried nor kept. The last try before the token locks is
         made with ``final_try`` only."""
 
-    async def initialize(self, pin: Pin, so_pin: Pin | None) -> None:
+    async def initialize(self, pin: Pin) -> None:
         """Make the token where none with its label is, and open it. Raises TokenExists, TokenFull, PinRefused."""
 
     async def close(self) -> None:
         """Log out and finalise the module; waits for calls under way."""
 
     def status(self) -> TokenStatus: ...
-
-    async def algorithms(self) -> list[KeyAlgorithm]:
-        """What the token can both make and sign with, by its own list of mechanisms."""
 
     async def generate(self, key_id: bytes, label: str, algorithm: KeyAlgorithm) -> PublicKey:
         """Make a key pair under ``key_id``, or return the one that is there (idempotent).

@@ -17,7 +17,7 @@ import pkcs11
 from pkcs11 import ObjectClass
 
 from ..errors import PinRefused, TokenError, TokenFault, TokenModuleBroken, TokenNotFound, TokenUnusable
-from . import faults
+from . import faults, objects
 from .base import PinTries, TokenState, TokenStatus
 from .pin import Pin
 from .uri import Pkcs11Uri
@@ -77,7 +77,8 @@ class TokenConnection:
         )
         self._session = self._log_in(token, pin, about_to_log_in, final_try)
         self._pin = pin if self._lib.manufacturer_id in _SLOTS else None
-        self.status = replace(self.status, pin_tries=PinTries.UNKNOWN)
+        algorithms = tuple(objects.offered_algorithms(token.slot))
+        self.status = replace(self.status, pin_tries=PinTries.UNKNOWN, algorithms=algorithms)
         self._set(TokenState.READY, "")
 
     @property

@@ -60,7 +60,7 @@ class Server:
             "find": self._find,
             "destroy": self._destroy,
             "objects": self._objects,
-            "algorithms": self._algorithms,
+            "probe": self._probe,
         }
 
     def serve(self) -> None:
@@ -112,9 +112,9 @@ class Server:
     def _open(self, pin: str, final_try: bool) -> None:
         self._token.open(Pin(pin), lambda: self._channel.send_json([self._number, "login"]), final_try=final_try)
 
-    def _initialize(self, label: str, so_pin: str | None, pin: str) -> dict[str, Any]:
+    def _initialize(self, label: str, pin: str) -> dict[str, Any]:
         """Only before ``open``: the module is finalised."""
-        made = provision.init_token(self._module, label, Pin(so_pin) if so_pin is not None else None, Pin(pin))
+        made = provision.init_token(self._module, label, None, Pin(pin))
         return dataclasses.asdict(made)
 
     def _sign(self, body: bytes) -> None:
@@ -149,8 +149,8 @@ class Server:
         found = self._token.run(objects.inventory)
         return [{**dataclasses.asdict(each), "id": each.id.hex()} for each in found]
 
-    def _algorithms(self) -> list[KeyAlgorithm]:
-        return self._token.run(lambda session: objects.offered_algorithms(session.token.slot))
+    def _probe(self) -> None:
+        self._token.run(lambda session: session.token.slot.get_token())
 
 
 def main() -> None:

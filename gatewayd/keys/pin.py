@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NoReturn
@@ -34,15 +35,16 @@ class Pin:
         raise TypeError("a PIN is not serialised")
 
 
-def from_fd(fd: int) -> Pin:
+def from_fd(fd: int, source_name: str = "") -> Pin:
     """Read the PIN from an inherited file descriptor to its end, and close it. Raises PinMissing."""
+    source_name = source_name or f"file descriptor {fd}"
     try:
         with os.fdopen(fd, "rb") as source:
             raw = source.read(_LONGEST + 3)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a file descriptor"
-        raise PinMissing(f"The PIN could not be read from file descriptor {fd}: {reason}.") from None
-    return _pin(raw, f"file descriptor {fd}")
+        raise PinMissing(f"The PIN could not be read from {source_name}: {reason}.") from None
+    return _pin(raw, source_name)
 
 
 def from_credential(name: str, environ: Mapping[str, str] = os.environ) -> Pin:
@@ -58,6 +60,28 @@ def from_credential(name: str, environ: Mapping[str, str] = os.environ) -> Pin:
     except OSError as error:
         raise PinMissing(f"The systemd credential {name!r} could not be read: {error.strerror}.") from None
     return _pin(raw, f"systemd credential {name!r}")
+
+
+def from_file(path: Path) -> Pin:
+    """Read the PIN from a file of ours or root's that nobody but its owner can read (0400), and no link.
+    Raises PinMissing."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise PinMissing(f"The PIN file {path} could not be read: {error.strerror}.") from None
+    facts = os.fstat(fd)
+    mode = stat.S_IMODE(facts.st_mode)
+    flaw = None
+    if not stat.S_ISREG(facts.st_mode):
+        flaw = "is not a regular file"
+    elif mode & ~stat.S_IRUSR:
+        flaw = f"has mode {mode:04o}: it must be 0400, readable by its owner and nothing else"
+    elif facts.st_uid not in (0, os.geteuid()):
+        flaw = f"belongs to uid {facts.st_uid}: it must be the daemon's own or root's"
+    if flaw is not None:
+        os.close(fd)
+        raise PinMissing(f"The PIN file {path} {flaw}.")
+    return from_fd(fd, f"PIN file {path}")
 
 
 def _pin(raw: bytes, source: str) -> Pin:

@@ -43,7 +43,7 @@ from .pin import Pin
 from .process import HelperProcess, Process
 from .signer import TokenEcKey, TokenRsaKey
 from .turns import Turns
-from .uri import Pkcs11Uri, parse
+from .uri import Pkcs11Uri, parse_token
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,7 @@ class Pkcs11KeyStore:
     ) -> None:
         """``uri`` (RFC 7512) says which token; a module-path in it goes before ``module``. ``timeout`` is in
         seconds, for each call and its time in the queue. Raises ConfigInvalid."""
-        wanted = parse(uri)
-        if any(each is not None for each in (wanted.object, wanted.type, wanted.id, wanted.module_name)):
-            raise ConfigInvalid("the token's PKCS#11 URI must name a token: no object, type, id or module-name")
+        wanted = parse_token(uri)
         self._module = Path(wanted.module_path) if wanted.module_path is not None else module
         self._uri = wanted
         self._pin = pin
@@ -125,8 +123,8 @@ class Pkcs11KeyStore:
     async def unlock(self, pin: Pin, *, final_try: bool = False) -> None:
         await self._background(self._unlock, pin, final_try)
 
-    async def initialize(self, pin: Pin, so_pin: Pin | None) -> None:
-        await self._background(self._initialize, pin, so_pin)
+    async def initialize(self, pin: Pin) -> None:
+        await self._background(self._initialize, pin)
 
     async def close(self) -> None:
         if not self._closed:
@@ -136,9 +134,6 @@ class Pkcs11KeyStore:
 
     def status(self) -> TokenStatus:
         return self._status
-
-    async def algorithms(self) -> list[KeyAlgorithm]:
-        return [KeyAlgorithm(each) for each in await self._housekeeping("algorithms")]
 
     async def generate(self, key_id: bytes, label: str, algorithm: KeyAlgorithm) -> PublicKey:
         return public.from_numbers(
@@ -218,6 +213,8 @@ class Pkcs11KeyStore:
         self._settle(deadline)
         if not self._open:
             self._log_in(deadline, final_try=False)
+        if what is None and self._status.state is not TokenState.READY:
+            what = "probe"
         return self._ask(what, arguments, deadline) if what is not None else None
 
     def _log_in(self, deadline: float, *, final_try: bool) -> None:
@@ -242,11 +239,11 @@ class Pkcs11KeyStore:
             except _Curable as curable:
                 raise curable.error from None
 
-    def _initialize(self, pin: Pin, so_pin: Pin | None) -> None:
+    def _initialize(self, pin: Pin) -> None:
         """In a process of its own, because the module is finalised on the way."""
         label = self._uri.token
-        if not label:
-            raise ConfigInvalid("token.uri must name the token to make: pkcs11:token=LABEL")
+        if not label or self._uri.serial is not None:
+            raise ConfigInvalid("the token's URI must name the token to make, without a serial: pkcs11:token=LABEL")
         deadline = time.monotonic() + self._timeout
         with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
             if self._open or self._status.state not in (TokenState.ABSENT, TokenState.PIN_MISSING):
@@ -254,7 +251,7 @@ class Pkcs11KeyStore:
             self._end()
             self._process = self._spawn(self._module, self._uri)
             self._started = True
-            arguments = {"label": label, "pin": pin.reveal(), "so_pin": so_pin.reveal() if so_pin else None}
+            arguments = {"label": label, "pin": pin.reveal()}
             try:
                 if not self._ask("initialize", arguments, deadline)["created"]:
                     raise TokenExists(f"There is a token {label!r} already; nothing was changed.")
@@ -402,5 +399,6 @@ def _status(news: dict[str, Any]) -> TokenStatus:
             "state": TokenState(news["state"]),
             "since": datetime.fromisoformat(news["since"]),
             "pin_tries": PinTries(news["pin_tries"]),
+            "algorithms": tuple(map(KeyAlgorithm, news["algorithms"])),
         }
     )

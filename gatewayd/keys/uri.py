@@ -94,6 +94,14 @@ def parse(text: str) -> Pkcs11Uri:
     return Pkcs11Uri(**values)
 
 
+def parse_token(text: str) -> Pkcs11Uri:
+    """``parse`` for a URI that says which token. Raises ConfigInvalid."""
+    wanted = parse(text)
+    if any(each is not None for each in (wanted.object, wanted.type, wanted.id, wanted.module_name)):
+        raise ConfigInvalid("the token's PKCS#11 URI must name a token: no object, type, id or module-name")
+    return wanted
+
+
 def _attributes(text: str, separator: str) -> list[tuple[str, str]]:
     pairs = []
     for attribute in text.split(separator) if text else ():

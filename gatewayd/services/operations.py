@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -46,21 +46,15 @@ from .credentials import CredentialEngine
 from .events import Events, Progress, telling
 from .registrar import Registrar
 from .status import StatusReader
-from .steps import GatewaySteps
+from .steps import FACTORY, GatewaySteps
 from .swaps import Swaps
+from .token_keeper import algorithm_refusal
+from .token_operations import Caller, TokenOperations
 
 Data = dict[str, Any]
 
 
-class Caller(Protocol):
-    @property
-    def uid(self) -> int: ...
-
-
 Work = Callable[[Progress], Awaitable[Data]]
-
-FACTORY = "factory-certificate"
-"""The setting that holds a factory-made certificate to start from."""
 
 
 class Operations:
@@ -81,6 +75,7 @@ class Operations:
         code_lifetime: int,
         swaps: Swaps,
         ring: Callable[[], None],
+        token: TokenOperations,
     ) -> None:
         """``bootstrap_issuer`` makes the CA's port with a person's token; ``ring`` wakes the loops."""
         self._store = store
@@ -97,6 +92,7 @@ class Operations:
         self._code_lifetime = code_lifetime
         self._swaps = swaps
         self._ring = ring
+        self.token = token
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -231,6 +227,8 @@ class Operations:
             raise InvalidArgument(f"{self._gateway_id} has a valid certificate; 'gatewayctl renew' renews it.")
 
     async def _begin(self, caller: Caller, what: str, algorithm: KeyAlgorithm, *, factory: str | None = None) -> int:
+        if refusal := algorithm_refusal(self._keys.status(), algorithm):
+            raise refusal
         now = self._clock.now()
 
         def work(tx: Tx) -> tuple[int, JournalEntry]:

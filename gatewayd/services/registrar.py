@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ..ca.base import TokenSource
+from ..core.inventory import registrar_label
 from ..core.model import KeyAlgorithm, KeyRef
 from ..keys.base import KeyStore, PublicKey
 from ..pki import certificates, pem
@@ -26,8 +27,9 @@ from .clock import Clock
 
 LIFETIME = timedelta(days=730)
 
-_SETTING = "registrar"
-_ALGORITHM = KeyAlgorithm.RSA_2048
+REGISTRAR = "registrar"
+"""The setting that holds the registrar's key id and, once made, its certificate."""
+ALGORITHM = KeyAlgorithm.RSA_2048
 
 MakeTokens = Callable[[rsa.RSAPrivateKey, x509.Certificate], TokenSource]
 
@@ -54,7 +56,7 @@ class Registrar:
 
     async def key_id(self) -> bytes | None:
         """The CKA_ID that is in use, or is meant to be."""
-        kept = await self._store.read(lambda tx: tx.settings.get(_SETTING))
+        kept = await self._store.read(lambda tx: tx.settings.get(REGISTRAR))
         return bytes.fromhex(json.loads(kept)["key_id"]) if kept else None
 
     async def _prepare(self) -> tuple[x509.Certificate, TokenSource]:
@@ -64,12 +66,12 @@ class Registrar:
             return self._ready
 
     async def _make(self) -> tuple[x509.Certificate, TokenSource]:
-        kept = await self._store.read(lambda tx: tx.settings.get(_SETTING))
+        kept = await self._store.read(lambda tx: tx.settings.get(REGISTRAR))
         state: dict[str, str] = json.loads(kept) if kept else {"key_id": secrets.token_hex(16)}
         if not kept:  # the intent first: an interrupted generation is found under this id
             await self._keep(state)
-        ref = KeyRef(bytes.fromhex(state["key_id"]), _ALGORITHM)
-        public_key = await self._keys.generate(ref.id, f"gatewayd registrar {self._device_id}", ref.algorithm)
+        ref = KeyRef(bytes.fromhex(state["key_id"]), ALGORITHM)
+        public_key = await self._keys.generate(ref.id, registrar_label(self._device_id), ref.algorithm)
         key = cast(rsa.RSAPrivateKey, self._keys.private_key(ref, public_key))
         if not self._still_good(state.get("certificate"), public_key):
             made = await asyncio.to_thread(
@@ -90,4 +92,4 @@ class Registrar:
 
     async def _keep(self, state: dict[str, str]) -> None:
         text = json.dumps(state)
-        await self._store.write(lambda tx: tx.settings.set(_SETTING, text))
+        await self._store.write(lambda tx: tx.settings.set(REGISTRAR, text))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from .. import __version__
 from ..core import lifecycle
 from ..core import revocation as table
-from ..core.model import Credential, Device, DeviceKind, ReplacementState, Revocation
-from ..errors import DeviceUnknown, NotBootstrapped, PinMissing, PinRefused, RegistrarRefused
-from ..keys.base import KeyStore, TokenState
+from ..core.model import Credential, Device, DeviceKind, KeyAlgorithm, ReplacementState, Revocation
+from ..errors import AlgorithmUnsupported, DeviceUnknown, NotBootstrapped, RegistrarRefused
+from ..keys.base import KeyStore
 from ..store.base import Store, Tx
 from ..upstream.base import Link
 from . import views
 from .clock import Clock
 from .health import Health
+from .token_keeper import algorithm_refusal
 
 Data = dict[str, Any]
 
@@ -29,7 +30,8 @@ class StatusReader:
         *,
         store: Store,
         clock: Clock,
-        keys: KeyStore,
+        tokens: Mapping[str, KeyStore],
+        algorithm: KeyAlgorithm,
         link: Link,
         health: Health,
         gateway_id: str,
@@ -39,10 +41,13 @@ class StatusReader:
         est_url: Callable[[], str | None],
         sources: Callable[[], list[Data]],
     ) -> None:
-        """``est_url`` is None while the EST server does not listen; ``sources``: what revocations are learned from."""
+        """``tokens``: ``gateway``, and ``registrar`` where that one's key has a token of its own; ``algorithm`` is
+        that of the gateway's keys to come. ``est_url`` is None while the EST server does not listen; ``sources``: what
+        revocations are learned from."""
         self._store = store
         self._clock = clock
-        self._keys = keys
+        self._tokens = tokens
+        self._algorithm = algorithm
         self._link = link
         self._health = health
         self._gateway_id = gateway_id
@@ -69,7 +74,8 @@ class StatusReader:
         return {
             "version": __version__,
             "gateway": gateway,
-            "token": views.token(self._keys.status()),
+            "token": views.token(self._tokens["gateway"].status()),
+            **{f"{name}_token": views.token(keys.status()) for name, keys in self._tokens.items() if name != "gateway"},
             "clock": {"sane": self._clock.sane(), "now": views.when(now)},
             "issuer": self._issuer | views.peer(self._health.issuer),
             "hub": {
@@ -87,12 +93,16 @@ class StatusReader:
     def _waiting(self, gateway: Data, under_way: list[Credential], revocations: list[Revocation]) -> list[Data]:
         """What goes on only when a person has done something."""
         found: list[Data] = []
-        token = self._keys.status()
-        if token.state is TokenState.PIN_REFUSED:
-            found.append(views.waiting("The token refused the PIN; it was tried once.", PinRefused))
-        elif token.state is TokenState.PIN_MISSING:
-            found.append(views.waiting("No PIN for the token was given.", PinMissing))
-        elif gateway["state"] == "new" and not any(each.device_id == self._gateway_id for each in under_way):
+        for keys in self._tokens.values():
+            if item := views.token_waiting(keys.status()):
+                found.append(item)
+        if refusal := algorithm_refusal(self._tokens["gateway"].status(), self._algorithm):
+            found.append(views.waiting(refusal.message, AlgorithmUnsupported))
+        if (
+            not found
+            and gateway["state"] == "new"
+            and not any(each.device_id == self._gateway_id for each in under_way)
+        ):
             found.append(views.waiting("The gateway has no certificate.", NotBootstrapped, self._gateway_id))
         for credential in under_way:
             if item := views.waiting_for_person(credential.last_error, credential.device_id):

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ..ca.base import CertificateRequest, Holder, Issued, Issuer, Working
+from ..core.inventory import key_label
 from ..core.model import Credential, Device, DeviceKind, KeyRef
 from ..errors import CertificateUnacceptable, HubRefused, Internal, NotBootstrapped, RegistrarRefused
 from ..keys.base import KeyStore
@@ -26,6 +27,9 @@ from .health import Health
 from .pins import Pins
 
 log = logging.getLogger(__name__)
+
+FACTORY = "factory-certificate"
+"""The setting that holds a factory-made certificate to start from."""
 
 ClientContext = Callable[[LinkCredential], SSLContext]
 """A TLS client context with this credential bound to it."""
@@ -160,7 +164,7 @@ class GatewaySteps(CommonSteps):
 
     async def make_key(self, device: Device, credential: Credential) -> Credential:
         assert credential.key is not None
-        label = f"gatewayd {device.device_id} {credential.generation}"
+        label = key_label(device.device_id, credential.generation)
         public_key = await self._keys.generate(credential.key.id, label, credential.key.algorithm)
         key = self._keys.private_key(credential.key, public_key)
         request = await asyncio.to_thread(csr.build, key, device.device_id, device.sans)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from ..core import lifecycle
 from ..core import replacement as swap
 from ..core import revocation as table
+from ..core.inventory import Claim
 from ..core.model import (
     Credential,
     Device,
@@ -21,8 +22,8 @@ from ..core.model import (
     Replacement,
     Revocation,
 )
-from ..errors import GatewayError, ReplacementWaiting, all_errors
-from ..keys.base import TokenStatus
+from ..errors import GatewayError, PinMissing, PinRefused, ReplacementWaiting, all_errors
+from ..keys.base import PinTries, TokenObject, TokenState, TokenStatus
 from ..upstream.base import LinkStatus
 from .health import Proven
 
@@ -180,8 +181,47 @@ def token(status: TokenStatus) -> Data:
             "module": status.module,
             "detail": status.detail or None,
             "since": when(status.since),
+            "pin_tries_left": None if status.pin_tries is PinTries.UNKNOWN else str(status.pin_tries),
+            "algorithms": [str(each) for each in status.algorithms] or None,
         }
     )
+
+
+def token_object(token_label: str, item: TokenObject, claim: Claim) -> Data:
+    return present(
+        {
+            "token": token_label,
+            "kind": item.kind,
+            "id": item.id.hex(),
+            "label": item.label,
+            "algorithm": str(item.algorithm) if item.algorithm else None,
+            "role": str(claim.role),
+            "reason": claim.reason,
+            "collected_from": when(claim.collect_from),
+            **(_protection(item) if item.kind == "private-key" else {}),
+        }
+    )
+
+
+def _protection(item: TokenObject) -> Data:
+    return {"sensitive": item.sensitive, "extractable": item.extractable, "local": item.local}
+
+
+_TRIES = {
+    PinTries.FEWER: "The token says that fewer tries than at first are left, and not how many.",
+    PinTries.ONE: "One try is left before the token locks.",
+    PinTries.NONE: "The token is locked.",
+    PinTries.UNKNOWN: "How many tries are left the token does not say.",
+}
+
+
+def token_waiting(status: TokenStatus) -> Data | None:
+    """When the token waits for a person."""
+    if status.state is TokenState.PIN_REFUSED:
+        return waiting(f"PIN refused: {status.detail} {_TRIES[status.pin_tries]}", PinRefused)
+    if status.state is TokenState.PIN_MISSING:
+        return waiting("No PIN for the token was given.", PinMissing)
+    return None
 
 
 def peer(proven: Proven) -> Data:

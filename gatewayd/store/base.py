@@ -57,6 +57,9 @@ class Credentials(Protocol):
     def by_public_key(self, device_id: str, public_key_sha256: str) -> Credential | None:
         """The newest for this key."""
 
+    def by_key(self, key_id: bytes) -> Credential | None:
+        """The one that a key in the token, by its CKA_ID, was made for."""
+
     def in_states(self, states: Iterable[CredentialState]) -> list[Credential]: ...
     def alive(self, now: datetime) -> list[tuple[str, int, str]]:
         """(device_id, generation, thumbprint) of every certificate that has not expired, whatever became of it. Costs

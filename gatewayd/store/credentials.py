@@ -101,6 +101,9 @@ class CredentialRows:
             public_key_sha256,
         )
 
+    def by_key(self, key_id: bytes) -> Credential | None:
+        return self._one(f"{_SELECT} WHERE key_id = ?", key_id)
+
     def in_states(self, states: Iterable[CredentialState]) -> list[Credential]:
         """Oldest first."""
         return self._many(

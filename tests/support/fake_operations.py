@@ -8,7 +8,7 @@ from typing import Any
 
 from gatewayd.control.base import Caller, Data, Progress, Work
 from gatewayd.core.enrollment import new_code
-from gatewayd.errors import DeviceExists, DeviceUnknown, GatewayError
+from gatewayd.errors import DeviceExists, DeviceUnknown, GatewayError, PinRefused
 
 GATEWAY = "gw-1"
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -40,6 +40,38 @@ def revocation(device_id: str, done: int, last_error: str | None = None) -> Data
     return {**known, "open": done < len(MILESTONES), "milestones": milestones}
 
 
+TOKEN = {"state": "ready", "label": "gatewayd", "model": "SoftHSM v2", "since": NOW, "algorithms": ["ec-p256"]}
+TOKEN_OBJECT = {
+    "token": "gatewayd",
+    "kind": "private-key",
+    "id": "0a0b",
+    "label": "gatewayd gw-1 1",
+    "algorithm": "ec-p256",
+    "role": "live",
+    "reason": "The key of generation 1, which serves.",
+}
+
+
+class FakeTokenOperations:
+    """Its PIN is ``right``."""
+
+    def __init__(self, all_: FakeOperations) -> None:
+        self._calls = all_.calls
+
+    async def objects(self) -> Data:
+        return {"objects": [TOKEN_OBJECT], "missing": []}
+
+    async def unlock(self, caller: Caller, token: str, pin: str, final_try: bool) -> Data:
+        self._calls.append(("token_unlock", caller.uid, token, pin, final_try))
+        if pin != "right":
+            raise PinRefused("the token refused the PIN")
+        return TOKEN
+
+    async def initialize(self, caller: Caller, token: str, pin: str) -> Data:
+        self._calls.append(("token_initialize", caller.uid, token, pin))
+        return TOKEN
+
+
 class FakeOperations:
     """``calls`` is what was asked, and by whom. ``gate``, when set to an unset event, holds work after its first step;
     ``slow`` holds reads; ``failure`` is raised by work at its end; ``defect`` by ``status``."""
@@ -54,6 +86,10 @@ class FakeOperations:
         self.failure: GatewayError | None = None
         self.defect: Exception | None = None
 
+    @property
+    def token(self) -> FakeTokenOperations:
+        return FakeTokenOperations(self)
+
     async def status(self) -> Data:
         await asyncio.sleep(self.slow)
         if self.defect:
@@ -63,7 +99,7 @@ class FakeOperations:
         return {
             "version": "0.1.0",
             "gateway": self.devices[GATEWAY],
-            "token": {"state": "ready", "label": "gatewayd", "model": "SoftHSM v2", "since": NOW},
+            "token": TOKEN,
             "clock": {"sane": True, "now": NOW},
             "issuer": {"name": "ezca", "url": "https://ezca.example", "last_success_at": NOW},
             "hub": {"host": "hub.example", "state": "connected", "since": NOW, "registry": {"last_success_at": NOW}},

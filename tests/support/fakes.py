@@ -336,7 +336,6 @@ class FakeKeyStore:
     def __init__(self, clock: FakeClock) -> None:
         self.faults = Faults()
         self.keys: dict[bytes, tuple[str, KeyAlgorithm, PrivateKey]] = {}
-        self.offered = tuple(KeyAlgorithm)
         self._status = TokenStatus(TokenState.READY, "fake", "01", "Fake", "Fakes", "/fake.so", "", clock.now())
 
     def clear(self) -> None:
@@ -353,7 +352,7 @@ class FakeKeyStore:
         async with self.faults.around("unlock"):
             self.say(TokenState.READY)
 
-    async def initialize(self, pin: Pin, so_pin: Pin | None) -> None:
+    async def initialize(self, pin: Pin) -> None:
         async with self.faults.around("initialize"):
             self.say(TokenState.READY)
 
@@ -362,10 +361,6 @@ class FakeKeyStore:
 
     def status(self) -> TokenStatus:
         return self._status
-
-    async def algorithms(self) -> list[KeyAlgorithm]:
-        async with self.faults.around("algorithms"):
-            return list(self.offered)
 
     async def generate(self, key_id: bytes, label: str, algorithm: KeyAlgorithm) -> PublicKey:
         async with self.faults.around("generate"):

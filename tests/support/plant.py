@@ -26,6 +26,7 @@ from gatewayd.services.credentials import CredentialEngine
 from gatewayd.services.enrollments import Enrollments
 from gatewayd.services.events import Events
 from gatewayd.services.health import Health
+from gatewayd.services.key_inventory import KeyInventory
 from gatewayd.services.link import LinkKeeper
 from gatewayd.services.operations import Operations
 from gatewayd.services.outbox import Outbox
@@ -37,6 +38,7 @@ from gatewayd.services.revocations import Revocations
 from gatewayd.services.status import StatusReader
 from gatewayd.services.steps import GatewaySteps, LeafSteps
 from gatewayd.services.swaps import Swaps
+from gatewayd.services.token_operations import TokenOperations
 from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
 from gatewayd.upstream.base import LinkCredential, Way
@@ -133,9 +135,11 @@ class Plant:
         self.registrar = Registrar(
             **common, keys=self.keys, device_id=GATEWAY, make_tokens=lambda key, certificate: self.tokens
         )
+        self.inventory = KeyInventory(**common, gateway_id=GATEWAY, tokens=[self.keys])
         self.reader = StatusReader(
             **common,
-            keys=self.keys,
+            tokens={"gateway": self.keys},
+            algorithm=KeyAlgorithm.EC_P256,
             link=self.link,
             health=self.health,
             gateway_id=GATEWAY,
@@ -159,6 +163,14 @@ class Plant:
             code_lifetime=86400,
             swaps=Swaps(**common, events=self.events, reader=self.reader, code_lifetime=86400, ring=lambda: None),
             ring=lambda: None,
+            token=TokenOperations(
+                **common,
+                events=self.events,
+                tokens={"gateway": self.keys},
+                inventory=self.inventory,
+                gateway_id=GATEWAY,
+                ring=lambda: None,
+            ),
         )
 
     async def stop(self) -> None:

@@ -48,6 +48,7 @@ class TokenThread:
         return "ended"
 
     def kill(self) -> None:
-        """What is seen of it from outside."""
+        """What is seen of it from outside. A killed process does not finalise, and here the module is shared."""
         self.killed = True
+        self.server._token.close = lambda: None  # type: ignore[method-assign]
         self._theirs.shutdown(socket.SHUT_RDWR)

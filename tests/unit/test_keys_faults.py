@@ -7,6 +7,7 @@ import pytest
 
 from gatewayd.errors import AlgorithmUnsupported, KeyMissing, TokenError, TokenFault, TokenNotFound
 from gatewayd.keys import faults
+from gatewayd.keys.base import PinTries
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,15 @@ def test_the_last_try_of_a_pin_is_left_to_a_person() -> None:
     assert faults.login_refusal(low) is None
     assert "one more try" in (faults.login_refusal(low | final) or "")
     assert "locked" in (faults.login_refusal(locked) or "")
+    assert faults.login_refusal(low | final, final_try=True) is None
+    assert "locked" in (faults.login_refusal(final | locked, final_try=True) or "")
+
+
+def test_what_the_token_says_of_the_tries_left() -> None:
+    low, final, locked = 0x00010000, 0x00020000, 0x00040000
+    assert [faults.tries_left(each) for each in (0, low, low | final, final | locked)] == [
+        PinTries.UNKNOWN,
+        PinTries.FEWER,
+        PinTries.ONE,
+        PinTries.NONE,
+    ]

@@ -51,6 +51,31 @@ def test_the_pin_is_read_from_a_systemd_credential(tmp_path: Path) -> None:
         pin.from_credential("token-pin", {})
 
 
+def test_the_pin_is_read_from_a_file_that_nobody_else_can_read(tmp_path: Path) -> None:
+    file = tmp_path / "pin"
+    file.write_text("4711\n", encoding="utf-8")
+    file.chmod(0o400)
+    assert pin.from_file(file).reveal() == "4711"
+    for mode in (0o600, 0o440, 0o404, 0o500):
+        file.chmod(mode)
+        with pytest.raises(PinMissing, match=f"has mode {mode:04o}: it must be 0400"):
+            pin.from_file(file)
+    file.chmod(0o400)
+    os.chown(file, 65534, -1)
+    with pytest.raises(PinMissing, match="belongs to uid 65534"):
+        pin.from_file(file)
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    os.mkfifo(tmp_path / "fifo", 0o400)
+    for path, words in (
+        (link, "could not be read"),
+        (tmp_path / "fifo", "is not a regular file"),
+        (tmp_path / "missing", "No such file"),
+    ):
+        with pytest.raises(PinMissing, match=words):
+            pin.from_file(path)
+
+
 def test_the_pin_does_not_show() -> None:
     secret = pin.Pin("4711")
     assert "4711" not in f"{secret} {secret!r} {[secret]}"

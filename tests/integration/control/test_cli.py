@@ -63,12 +63,26 @@ def test_status_is_one_screen_in_local_time(ctl: Ctl) -> None:
         (["device", "add", "leaf-9"], "expires_at"),
         (["registrar", "certificate"], "certificate"),
         (["renew"], "result"),
+        (["token", "status"], "token"),
+        (["token", "objects"], "missing"),
     ],
 )
 def test_json_is_what_the_daemon_says(ctl: Ctl, command: list[str], key: str) -> None:
     out, err = ctl(*command, "--json")
     assert key in json.loads(out)
     assert err == ""
+
+
+def test_the_pin_comes_from_standard_input_and_shows_nowhere(ctl: Ctl) -> None:
+    out, err = ctl("token", "unlock", stdin="right\n")
+    assert "ready" in out
+    assert "right" not in out + err
+    out, err = ctl("token", "unlock", stdin="wrong-pin\n", code=77)
+    assert "gatewayctl: the token refused the PIN" in err
+    assert "wrong-pin" not in out + err
+    assert "the PIN is empty" in ctl("token", "unlock", code=64)[1]
+    assert "ready" in ctl("token", "init", stdin="1234\n")[0]
+    assert "live" in ctl("token", "objects")[0]
 
 
 def test_a_device_from_its_code_to_its_revocation(ctl: Ctl) -> None:

@@ -35,6 +35,9 @@ CALLS = {
     "Renew": ["", "{}"],
     "Revoke": ["gw-1", "keyCompromise", "{}"],
     "GetRegistrarCertificate": [],
+    "ListTokenObjects": [],
+    "UnlockToken": ["right", "{}"],
+    "InitializeToken": ["1234", "{}"],
 }
 READS = ("GetStatus", "ListDevices", "GetDevice")
 CHANGES = tuple(name for name in CALLS if name not in READS)
@@ -98,10 +101,12 @@ async def test_arguments_arrive_as_they_were_sent(
     await call(bus, "AddDevice", "leaf-1", "{'sans': <['dns:x', 'ip:192.0.2.1']>, 'code_lifetime': <7200>}")
     await call(bus, "Renew", "", "{'key_algorithm': <'rsa-2048'>}")
     await call(bus, "Bootstrap", "eyJ.x.y")
+    await call(bus, "UnlockToken", "right", "{'token': <'registrar'>, 'final_try': <true>}")
     assert operations.calls == [
         ("device_add", 0, "leaf-1", ["dns:x", "ip:192.0.2.1"], 7200),
         ("renew", 0, "gw-1", "rsa-2048"),
         ("bootstrap", 0, "eyJ.x.y"),
+        ("token_unlock", 0, "registrar", "right", True),
     ]
 
 
@@ -110,6 +115,8 @@ async def test_arguments_arrive_as_they_were_sent(
     [
         ("GetDevice", ["nobody"], "org.gatewayd.Error.DeviceUnknown: there is no device nobody"),
         ("GetDevice", ["x" * 65], "org.gatewayd.Error.InvalidArgument"),
+        ("UnlockToken", ["", "{}"], "org.gatewayd.Error.InvalidArgument: the PIN is empty"),
+        ("UnlockToken", ["1234", "{'token': <'third'>}"], "option 'token' must be gateway or registrar"),
         ("GetDevice", ["a b"], "org.gatewayd.Error.InvalidArgument"),
         ("GetDevice", [""], "org.gatewayd.Error.InvalidArgument"),
         ("AddDevice", ["gw-1", "{}"], "org.gatewayd.Error.DeviceExists"),

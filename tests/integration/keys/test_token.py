@@ -377,7 +377,7 @@ async def test_a_module_that_somebody_finalised_is_initialised_again(near_keys: 
 async def test_a_token_that_hangs_fails_its_callers_in_time_and_recovers(
     softhsm: SoftHsm, threads: TokenThreads
 ) -> None:
-    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, timeout=0.3, queue_size=2, spawn=threads.spawn)
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, timeout=1.0, queue_size=2, spawn=threads.spawn)
     key = await ec_key(store)
     key.sign(b"data", ECDSA)
     released = threading.Event()
@@ -397,9 +397,10 @@ async def test_a_token_that_hangs_fails_its_callers_in_time_and_recovers(
 
 
 async def test_a_module_that_hangs_for_long_is_killed_and_loaded_afresh(
-    softhsm: SoftHsm, threads: TokenThreads
+    softhsm: SoftHsm, threads: TokenThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, timeout=0.2, spawn=threads.spawn)
+    monkeypatch.setattr(token_module, "_HANGING", 2)
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin, timeout=1.0, spawn=threads.spawn)
     key = await ec_key(store)
     released = threading.Event()
     threads.connection._handles[b"ec"] = Handle(lambda: released.wait(10))
@@ -425,7 +426,7 @@ async def test_a_login_that_came_too_late_is_not_made_twice(
 
     logins: list[int] = []
     monkeypatch.setattr(connection.TokenConnection, "_log_in", slow)
-    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, Pin("wrong-pin"), timeout=0.2, spawn=threads.spawn)
+    store = Pkcs11KeyStore(softhsm.module, softhsm.uri, Pin("wrong-pin"), timeout=1.0, spawn=threads.spawn)
     with pytest.raises(TokenTimeout):
         await store.open()
     released.set()
@@ -488,15 +489,15 @@ async def test_a_token_is_made_where_none_is_and_never_twice(softhsm: SoftHsm) -
     store = Pkcs11KeyStore(softhsm.module, "pkcs11:token=made-here", None)
     with pytest.raises(PinMissing):
         await store.open()
-    await store.initialize(Pin("first-pin"), None)
+    await store.initialize(Pin("first-pin"))
     assert (store.status().state, store.status().label) == (TokenState.READY, "made-here")
     made = await store.generate(b"1", "one", KeyAlgorithm.EC_P256)
     with pytest.raises(TokenExists):
-        await store.initialize(Pin("second-pin"), None)
+        await store.initialize(Pin("second-pin"))
     await store.close()
     other = Pkcs11KeyStore(softhsm.module, "pkcs11:token=made-here", None)
     with pytest.raises(TokenExists):
-        await other.initialize(Pin("second-pin"), None)
+        await other.initialize(Pin("second-pin"))
     await other.unlock(Pin("first-pin"))
     assert await other.find(made) is not None
     await other.close()
@@ -504,7 +505,7 @@ async def test_a_token_is_made_where_none_is_and_never_twice(softhsm: SoftHsm) -
 
 async def test_two_tokens_of_one_module_are_two_stores(keys: Pkcs11KeyStore, softhsm: SoftHsm) -> None:
     other = Pkcs11KeyStore(softhsm.module, "pkcs11:token=second", None)
-    await other.initialize(Pin("its-own-pin"), None)
+    await other.initialize(Pin("its-own-pin"))
     first = await keys.generate(b"1", "one", KeyAlgorithm.EC_P256)
     second = await other.generate(b"1", "one", KeyAlgorithm.EC_P256)
     await other.close()

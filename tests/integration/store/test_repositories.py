@@ -79,6 +79,9 @@ async def test_credentials_are_found_by_pointer_thumbprint_key_and_state(store: 
         assert tx.credentials.by_thumbprint("03") is None
         assert tx.credentials.by_public_key("gw", "ab" * 32) == new
         assert tx.credentials.by_public_key("leaf-1", "ab" * 32) is None
+        assert old.key is not None
+        assert tx.credentials.by_key(old.key.id) == old
+        assert tx.credentials.by_key(b"nobody's") is None
         assert tx.credentials.in_states([CredentialState.CURRENT, CredentialState.PREVIOUS]) == [old, new]
         assert tx.credentials.in_states([]) == []
 

@@ -40,7 +40,7 @@ def full_credential(device_id: str = "gw", generation: int = 1) -> Credential:
         state=CredentialState.CURRENT,
         created_at=NOW,
         updated_at=NOW + MINUTE,
-        key=KeyRef(b"\x00\xff key", KeyAlgorithm.RSA_2048),
+        key=KeyRef(b"\x00\xff" + f"{device_id} {generation}".encode(), KeyAlgorithm.RSA_2048),
         csr=b"csr\x00",
         public_key_sha256="ab" * 32,
         certificate=b"certificate\x00",
