@@ -54,11 +54,6 @@ class Registrar:
         _, tokens = await self._prepare()
         return await tokens.token(scope)
 
-    async def key_id(self) -> bytes | None:
-        """The CKA_ID that is in use, or is meant to be."""
-        kept = await self._store.read(lambda tx: tx.settings.get(REGISTRAR))
-        return bytes.fromhex(json.loads(kept)["key_id"]) if kept else None
-
     async def _prepare(self) -> tuple[x509.Certificate, TokenSource]:
         async with self._lock:
             if self._ready is None:

@@ -48,7 +48,9 @@ class TokenThread:
         return "ended"
 
     def kill(self) -> None:
-        """What is seen of it from outside. A killed process does not finalise, and here the module is shared."""
+        """What is seen of it from outside. The module is shared here: it must not be finalised a second time, when
+        the thread comes to its own end."""
         self.killed = True
+        self.server._token.close()
         self.server._token.close = lambda: None  # type: ignore[method-assign]
         self._theirs.shutdown(socket.SHUT_RDWR)
