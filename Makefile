@@ -1,14 +1,15 @@
 # make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
-# Both set up what they need first (Debian packages with sudo when not root, then .venv).
+# make test-kill, bench-base, bench-revocation   what takes longer: kill -9 at every durable step; figures
+# All set up what they need first (Debian packages with sudo when not root, then .venv).
 
 PYTHON := .venv/bin/python
 TOKEN := softhsm
 
-.PHONY: help setup demo test lint bench-base deb test-boot clean
+.PHONY: help setup demo test lint test-kill bench-base bench-revocation deb test-boot clean
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 setup:
 	@scripts/setup
@@ -25,8 +26,14 @@ lint: setup
 test: lint
 	@$(PYTHON) -m pytest -q $(TEST_ARGS)
 
+test-kill: setup
+	@$(PYTHON) -m pytest -q -s tests/e2e/test_revocation_kills.py --kills 200 $(TEST_ARGS)
+
 bench-base: setup
 	@$(PYTHON) -m benchmarks.base
+
+bench-revocation: setup
+	@$(PYTHON) -m benchmarks.revocation
 
 deb: setup
 	@scripts/setup boot

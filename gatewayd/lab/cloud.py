@@ -168,6 +168,10 @@ class Lab:
         url = f"{self.url('hub')}{path}?api-version=2021-04-12"
         return self._call(urllib.request.Request(url, data, headers, method=method))
 
+    def delete(self, name: str, path: str) -> Any:
+        """DELETE one of its ``/lab/…`` endpoints; returns the JSON."""
+        return self._call(urllib.request.Request(self.url(name) + path, method="DELETE"))
+
     def _call(self, request: urllib.request.Request) -> Any:
         with urllib.request.urlopen(request, timeout=10, context=self.tls) as response:
             body = response.read()

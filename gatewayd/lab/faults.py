@@ -1,6 +1,7 @@
 """Faults to inject into a stand-in's calls, as a cloud has them: ``POST /lab/faults``.
 
-A rule is ``{"call": name, "mode": mode, "times": n}``; ``times`` is 1 when it is left out, and null means for good.
+A rule is ``{"call": name, "mode": mode, "times": n, "chance": p}``; ``times`` is 1 when it is left out, and null means
+for good; ``chance``, from 0 to 1, is how likely it strikes a call, 1 when it is left out.
 ``GET /lab/faults`` lists the rules that wait, ``DELETE /lab/faults`` drops them. Modes:
 
 - ``NNN`` or ``NNN-before``: HTTP status NNN with ``message`` as body, nothing done; ``NNN-after-issuing``: the same
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import socket
 import struct
@@ -43,6 +45,7 @@ class Rule:
     message: str = "injected by the lab"
     seconds: float = 5.0
     retry_after: int | None = None
+    chance: float = 1.0
 
     def parts(self) -> tuple[str, bool]:
         """The kind of fault, and whether the work is done before it strikes."""
@@ -110,7 +113,7 @@ class Faults:
 
     def _take(self, call: str | None) -> Rule | None:
         for rule in self._rules:
-            if rule.call == call:
+            if rule.call == call and random.random() < rule.chance:
                 if rule.times is not None:
                     rule.times -= 1
                     if rule.times <= 0:

@@ -6,6 +6,7 @@ A fault matches an operation by prefix: ``PUT /devices/leaf-1`` at the registry,
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -44,6 +45,7 @@ class Fault:
     mode: Mode
     times: int
     match: str
+    chance: float
 
 
 class Faults:
@@ -51,19 +53,21 @@ class Faults:
         self._pending: list[Fault] = []
 
     def add(self, document: Mapping[str, Any]) -> None:
-        """From ``{"where", "mode", "times"?: 1, "match"?: ""}``. Raises HubError (ArgumentInvalid)."""
+        """From ``{"where", "mode", "times"?: 1, "match"?: "", "chance"?: 1.0}``. Raises HubError (ArgumentInvalid)."""
         where, mode = str(document.get("where")), str(document.get("mode"))
-        times, match = document.get("times", 1), document.get("match", "")
+        times, match, chance = document.get("times", 1), document.get("match", ""), document.get("chance", 1.0)
         if where not in MODES or mode not in MODES[where]:
             raise HubError(Code.ARGUMENT_INVALID, f"no fault {mode!r} at {where!r}; there are {describe()}")
         if not isinstance(times, int) or times < 1 or not isinstance(match, str):
             raise HubError(Code.ARGUMENT_INVALID, "times is a number from 1, match a text")
-        self._pending.append(Fault(where, Mode(mode), times, match))
+        if not isinstance(chance, int | float) or not 0 <= chance <= 1:
+            raise HubError(Code.ARGUMENT_INVALID, "chance is a number from 0 to 1")
+        self._pending.append(Fault(where, Mode(mode), times, match, float(chance)))
 
     def take(self, where: str, operation: str) -> Mode | None:
         """The fault that strikes ``operation``, if any; it is used up once."""
         for fault in self._pending:
-            if fault.where == where and operation.startswith(fault.match):
+            if fault.where == where and operation.startswith(fault.match) and random.random() < fault.chance:
                 fault.times -= 1
                 if fault.times == 0:
                     self._pending.remove(fault)
