@@ -8,4 +8,4 @@ settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=10, help="how often test_revocation_kills.py kills the daemon (%(default)s)")
+    parser.addoption("--kills", type=int, default=10, help="how often the daemon is killed (%(default)s)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -40,11 +41,13 @@ def revocation_report(revocation: Revocation, credential: Credential | None) -> 
     It does not say who reports: a receiver may trust only what the hub stamps on the message (iothub.md, The cloud's
     side of a report). Delivery is at least once: receivers key their action on the serial or the thumbprint.
     """
+    der = credential.certificate if credential else None
     return {
         "type": REVOCATION,
         "deviceId": revocation.device_id,
         "serial": revocation.serial,
         "thumbprint": credential.thumbprint if credential else None,
+        "certificate": base64.b64encode(der).decode() if der else None,
         "notAfter": _time(credential.not_after) if credential else None,
         "reason": revocation.reason.value,
         "origin": revocation.origin,

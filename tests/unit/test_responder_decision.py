@@ -83,10 +83,7 @@ def test_only_what_the_hub_stamped_on_a_certificates_connection_is_believed(stam
         read(stamp, BODY)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
+JSON: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just([1])
 
 
 @given(st.dictionaries(st.sampled_from([*STAMP, *BODY]), JSON), st.dictionaries(st.sampled_from([*BODY]), JSON) | JSON)

@@ -43,6 +43,7 @@ def test_a_revocation_report_names_the_certificate_in_every_way() -> None:
         "deviceId": "leaf-1",
         "serial": "1a2b",
         "thumbprint": "ab" * 32,
+        "certificate": None,
         "notAfter": "2026-02-01T03:04:05Z",
         "reason": "keyCompromise",
         "origin": "uid:1000",

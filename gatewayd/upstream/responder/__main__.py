@@ -17,7 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from ...errors import GatewayError
+from ...pki import pem
 from ..registry import HubRegistry
+from .recheck import CrlRecheck
 from .service import Message, Outcome, Responder
 from .twins import HubTwins
 
@@ -42,22 +45,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--hub", required=True, metavar="HOST", help="<hub>.azure-devices.net, or an https URL")
     parser.add_argument("--token-fd", required=True, type=int, metavar="N", help="read the hub's bearer token from it")
     parser.add_argument("--trust", type=Path, metavar="FILE", help="PEM anchors for the hub (default: the system's)")
+    parser.add_argument("--crl", metavar="URL", help="also believe what this list of the CA's bears out; needs --ca")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="PEM of the CA certificates that sign devices' ones")
     options = parser.parse_args(argv)
+    if (options.crl is None) != (options.ca is None):
+        parser.error("--crl and --ca go together")
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
     with os.fdopen(options.token_fd) as source:
         token = _Token(source.read().strip())
     try:
         tls = ssl.create_default_context(cafile=options.trust)
-    except (OSError, ssl.SSLError) as error:
-        print(f"--trust {options.trust}: {error}", file=sys.stderr)  # noqa: T201
+        recheck = CrlRecheck(options.crl, pem.bundle(options.ca), tls) if options.crl else None
+    except (OSError, ssl.SSLError, GatewayError) as error:
+        print(f"--trust or --ca: {error}", file=sys.stderr)  # noqa: T201
         return 78
-    asyncio.run(_serve(options.hub, token, tls))
+    asyncio.run(_serve(options.hub, token, tls, recheck))
     return 0
 
 
-async def _serve(hub: str, token: _Token, tls: ssl.SSLContext) -> None:
+async def _serve(hub: str, token: _Token, tls: ssl.SSLContext, recheck: CrlRecheck | None) -> None:
     registry, twins = HubRegistry(hub, token, _SCOPE, tls), HubTwins(hub, token, _SCOPE, tls)
-    responder = Responder(registry, twins)
+    responder = Responder(registry, twins, recheck)
     lines: asyncio.Queue[bytes] = asyncio.Queue(_BATCH)
     reading = asyncio.create_task(_read(lines))
     try:
@@ -69,6 +77,8 @@ async def _serve(hub: str, token: _Token, tls: ssl.SSLContext) -> None:
         reading.cancel()
         await registry.close()
         await twins.close()
+        if recheck is not None:
+            recheck.close()
 
 
 async def _read(lines: asyncio.Queue[bytes]) -> None:

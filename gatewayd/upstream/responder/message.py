@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -47,6 +48,8 @@ class Request:
     enable: bool = False
     etag: str = ""
     """Of PIN and UNPIN: the version of the identity that is meant."""
+    certificate: bytes | None = None
+    """DER."""
 
     @property
     def is_own(self) -> bool:
@@ -78,6 +81,7 @@ def read(system: Mapping[str, Any], body: Any) -> Request:
         not_after=_time(body.get("notAfter")),
         reason=reason if isinstance(reason, str) else "unspecified",
         **(_pin(body, speaker) if kind in (report.PIN, report.UNPIN) else {}),
+        certificate=_bytes(body.get("certificate")),
     )
 
 
@@ -107,6 +111,13 @@ def _by_certificate(method: Any) -> bool:
         and isinstance(kind := stamped.get("type"), str)
         and kind.lower().startswith("x509")
     )
+
+
+def _bytes(text: Any) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def _time(text: Any) -> datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from typing import Any, Final, Protocol
 from ...errors import GatewayError
 from .. import answers
 from .. import identity as identities
-from ..answers import Answer
+from ..answers import Answer, Status
 from ..base import HubIdentity
 from . import decision, message
 from .decision import Act, Verdict
@@ -37,6 +38,10 @@ class Registry(Protocol):
 class Twins(Protocol):
     async def desired(self, device_id: str) -> dict[str, Any] | None: ...
     async def merge(self, device_id: str, patch: dict[str, Any]) -> bool: ...
+
+
+class Recheck(Protocol):
+    async def is_revoked(self, request: Request) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +68,17 @@ class Outcome:
 
 class Responder:
     def __init__(
-        self, registry: Registry, twins: Twins, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        registry: Registry,
+        twins: Twins,
+        recheck: Recheck | None = None,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """With ``recheck`` a gateway is believed about others' devices as well, where the CA bears it out."""
         self._registry = registry
         self._twins = twins
+        self._recheck = recheck
         self._now = now
         self._room = asyncio.Semaphore(_AT_ONCE)
 
@@ -91,13 +103,14 @@ class Responder:
         verdict = Verdict(Act.IGNORE)
         try:
             async with self._room:
+                at_ca = False
                 speaker = None if request.is_own else await speakers.get(request.speaker)
 
                 def change(device: HubIdentity | None) -> dict[str, Any] | None:
                     # Decided on the very version that the write replaces.
                     nonlocal verdict
                     own = device if request.is_own else speaker
-                    verdict = decision.judge(request, own, device, self._now())
+                    verdict = decision.judge(request, own, device, self._now(), revoked_at_ca=at_ca)
                     if verdict.act is Act.DISABLE and device is not None:
                         return identities.disabled(
                             device, f"certificate {request.serial[:40]} revoked: {request.reason}"
@@ -113,6 +126,9 @@ class Responder:
                     return None
 
                 found = await self._registry.converge(request.device_id, change)
+                if verdict.status is Status.REFUSED and self._recheck and await self._recheck.is_revoked(request):
+                    at_ca = True
+                    found = await self._registry.converge(request.device_id, change)
                 first = verdict
                 if first.act in (Act.DISABLE, Act.CREATE, Act.PIN, Act.UNPIN):
                     # What was written is not what is: read it back.
@@ -161,6 +177,16 @@ class _Once:
         if device_id not in self._reading:
             self._reading[device_id] = asyncio.ensure_future(self._read(device_id))
         return await self._reading[device_id]
+
+
+def from_event(body: bytes, iothub_metadata: Mapping[str, str] | None) -> Message:
+    """An event as Azure Functions hands it over where it takes many at a time: the metadata are the event's system
+    properties, without their prefix. Whatever it holds is a message, if only one to be ignored."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    return Message({f"iothub-{name}": value for name, value in (iothub_metadata or {}).items()}, document)
 
 
 def _read(each: Message) -> Request | Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import random
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,6 +84,22 @@ class Credentials:
             .sign(self._key, hashes.SHA256())
         )
         return LinkCredential(certificate, (self._issuer,), key)
+
+    def crl(self, revoked: Iterable[x509.Certificate]) -> bytes:
+        """A list of the same CA's, in DER."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._issuer.subject)
+            .last_update(now - timedelta(minutes=1))
+            .next_update(now + timedelta(hours=1))
+            .add_extension(x509.CRLNumber(1), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        for each in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(each.serial_number).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 @pytest.fixture(scope="module")
