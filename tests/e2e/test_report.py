@@ -91,12 +91,12 @@ def test_a_report_that_nobody_answers_is_sent_again(stage: Stage) -> None:
 
 def test_the_cloud_may_order_a_revocation(stage: Stage) -> None:
     enroll(stage, "leaf-3")
-    call = {"deviceId": GATEWAY, "methodName": "revoke", "payload": {"deviceId": "leaf-3", "reason": "affiliationChanged"}}
+    call = {"deviceId": GATEWAY, "methodName": "revoke", "payload": {"deviceId": "leaf-3", "reason": "keyCompromise"}}
     answer = stage.lab.post("hub", "/lab/methods", call)
     assert answer == {"status": 200, "payload": {"deviceId": "leaf-3", "outcome": "verified"}}
     assert identity(stage, "leaf-3")["status"] == "disabled"
     (revocation,) = stage.ctl_json("device", "show", "leaf-3")["revocations"]
-    assert (revocation["origin"], revocation["reason"]) == ("hub", "affiliationChanged")
+    assert (revocation["origin"], revocation["reason"]) == ("hub", "keyCompromise")
     for payload, status in (({"deviceId": "nobody"}, 404), ({"deviceId": "leaf-1", "reason": "fun"}, 400), (7, 400)):
         assert stage.lab.post("hub", "/lab/methods", call | {"payload": payload})["status"] == status
 
@@ -113,22 +113,6 @@ def test_an_order_is_carried_out_once_also_when_it_came_while_the_gateway_was_aw
     assert identity(stage, "leaf-4")["status"] == "disabled"
     stage.lab.post("hub", "/lab/desired", {"deviceId": GATEWAY, "desired": {"gatewayd": {"revoke": {"a1": None}}}})
     stage.wait_for("the outcome to go", lambda: "a1" not in reported_orders(stage, "a2"))
-
-
-def test_the_gateway_says_what_it_must_before_it_goes(stage: Stage) -> None:
-    revoked = stage.ctl_json("revoke", GATEWAY, "--reason", "cessationOfOperation", "--yes")
-    assert identity(stage, GATEWAY)["status"] == "disabled"
-    for each in revoked["result"]["revocations"]:
-        at = {name: milestone["done_at"] for name, milestone in milestones({"revocations": [each]}).items()}
-        assert at["reported"] <= at["disabled"] <= at["verified"]
-        assert "the hub refuses the gateway" in milestones({"revocations": [each]})["verified"]["evidence"]
-    status = stage.wait_for("silence", lambda: silent(stage))
-    assert status["gateway"]["state"] == "revoked"
-    stage.stop_daemon()
-    stage.start_daemon()
-    attempts = len(stage.lab.get("hub", "/lab/connections")["history"])
-    assert silent(stage)
-    assert len(stage.lab.get("hub", "/lab/connections")["history"]) == attempts
 
 
 def silent(stage: Stage) -> dict[str, Any] | None:
@@ -168,3 +152,19 @@ def test_new_hardware_gets_in_by_the_responders_hand_and_the_old_stays_out(stage
     thumbprint = stage.ctl_json("device", "show", "leaf-swap")["device"]["thumbprint"]
     assert set(found["authentication"]["x509Thumbprint"].values()) == {thumbprint}
     assert found["deviceScope"] == identity(stage, GATEWAY)["deviceScope"]
+
+
+def test_the_gateway_says_what_it_must_before_it_goes(stage: Stage) -> None:
+    revoked = stage.ctl_json("revoke", GATEWAY, "--reason", "cessationOfOperation", "--yes")
+    assert identity(stage, GATEWAY)["status"] == "disabled"
+    for each in revoked["result"]["revocations"]:
+        at = {name: milestone["done_at"] for name, milestone in milestones({"revocations": [each]}).items()}
+        assert at["reported"] <= at["disabled"] <= at["verified"]
+        assert "the hub refuses the gateway" in milestones({"revocations": [each]})["verified"]["evidence"]
+    status = stage.wait_for("silence", lambda: silent(stage))
+    assert status["gateway"]["state"] == "revoked"
+    stage.stop_daemon()
+    stage.start_daemon()
+    attempts = len(stage.lab.get("hub", "/lab/connections")["history"])
+    assert silent(stage)
+    assert len(stage.lab.get("hub", "/lab/connections")["history"]) == attempts
