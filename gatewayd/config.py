@@ -28,14 +28,17 @@ class GatewaySettings:
     device_id: str
     """The gateway's device id in the hub, and its certificate's CN."""
     key_algorithm: KeyAlgorithm = KeyAlgorithm.EC_P256
+    """Of the gateway's own keys; each renewal makes a new one."""
     sans: tuple[San, ...] = ()
     """Names under which leaves reach the EST server, such as "dns:gw-1.plant.example" or "ip:192.0.2.7"."""
     state_directory: Path = Path("/var/lib/gatewayd")
+    """The database lies here; mode 0700, the daemon's alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
     module: Path = Path("/usr/lib/softhsm/libsofthsm2.so")
+    """The PKCS#11 module."""
     uri: str = "pkcs11:token=gatewayd"
     """RFC 7512; token, serial and module-path count. A PIN in it (pin-value, pin-source) is refused."""
     pin_credential: str = "token-pin"
@@ -57,26 +60,37 @@ class OwnerSettings:
 @dataclass(frozen=True, slots=True)
 class EzcaSettings:
     ca_id: str
+    """CAID, as GetAvailableSSLCAs lists it."""
     template_id: str
+    """TemplateID, likewise."""
     url: str = "https://portal.ezca.io"
+    """The instance: https://eu.ezca.io, https://au.ezca.io, or a private one."""
     est_url: str = ""
     """https://est.ezca.io/EST/{guid}/{guid}/{region}/.well-known/est: the way to renew EC keys."""
     scope: str = "https://management.core.windows.net/.default"
+    """Of the Entra token for EZCA; US Gov: https://management.core.usgovcloudapi.net/.default."""
     owners: tuple[OwnerSettings, ...] = ()
+    """Who owns the domains: people or groups, for EZCA refuses applications."""
     lifetime_days: int = 30
+    """Asked for the gateway's certificate."""
     leaf_lifetime_days: int = 30
+    """Asked for leaves' certificates."""
     timeout: float = 30.0
+    """Seconds for one call."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntraSettings:
     tenant_id: str
+    """The directory that the application is in."""
     client_id: str
     """The gateway's own application."""
     object_id: str
     """Object id of that application's service principal: it is the requester of the domains at EZCA."""
     authority: str = "https://login.microsoftonline.com"
+    """Where tokens are fetched; other clouds have others."""
     timeout: float = 30.0
+    """Seconds for one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +100,9 @@ class HubSettings:
     registry_url: str = ""
     """Empty: https://<host>"""
     scope: str = "https://iothubs.azure.net/.default"
+    """Of the Entra token for the hub's registry."""
     timeout: float = 30.0
+    """Seconds for one call or connect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +128,13 @@ class TrustSettings:
 @dataclass(frozen=True, slots=True)
 class EstSettings:
     address: str = "0.0.0.0"  # noqa: S104 - leaves come from the plant's network
+    """Where the EST server listens."""
     port: int = 8443
+    """Its TCP port."""
     answer_within: float = 10.0
     """Seconds that a leaf waits for its certificate before it is told 202 and to come back."""
     max_concurrent: int = 64
+    """Enrollments under way at once; more are told 429 and to come back."""
     labels: tuple[str, ...] = ()
     """CA labels (RFC 7030, 3.2.2) under which leaves may ask, too: /.well-known/est/<label>/…"""
 
@@ -123,8 +142,12 @@ class EstSettings:
 @dataclass(frozen=True, slots=True)
 class RenewalSettings:
     opens: float = 1 / 2
+    """Fraction of a certificate's lifetime after which its renewal may begin; each device has a place of its own in
+    the window."""
     closes: float = 2 / 3
+    """Fraction after which it has begun."""
     emergency: float = 1 / 10
+    """With less than this fraction left, a renewal is tried at the shortest interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +187,7 @@ class ControlSettings:
 @dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = "info"
+    """debug, info, warning or error."""
 
 
 @dataclass(frozen=True, slots=True)
