@@ -185,6 +185,13 @@ class ControlSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockSettings:
+    trust_kernel: bool = True
+    """Whether the kernel's word on being synchronised is believed; false where it is about another clock, as in a
+    container with a time of its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = "info"
     """debug, info, warning or error."""
@@ -205,6 +212,7 @@ class Settings:
     renewal: RenewalSettings = field(default_factory=RenewalSettings)
     revocation: RevocationSettings = field(default_factory=RevocationSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
+    clock: ClockSettings = field(default_factory=ClockSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
     @property

@@ -13,13 +13,13 @@ import json
 import logging
 import signal
 import ssl
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from .ca.base import TokenSource
@@ -39,7 +39,7 @@ from .pki import pem
 from .pki.names import canonical
 from .services import registrar
 from .services.anchors import Anchors
-from .services.clock import SystemClock
+from .services.clock import ClockWatch, SystemClock
 from .services.credentials import CredentialEngine
 from .services.enrollments import Enrollments
 from .services.events import Events
@@ -75,6 +75,10 @@ from .upstream.registry import HubRegistry
 
 log = logging.getLogger(__name__)
 
+Bind = Callable[
+    [ssl.SSLContext, x509.Certificate, Sequence[x509.Certificate], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey], None
+]
+
 _SHOWN_ON_THE_BUS = frozenset(
     {"switch", "revocation", "replacement", "device added", Milestone.VERIFIED, Milestone.DISABLED}
 )
@@ -87,7 +91,7 @@ class Daemon:
         self._settings = settings
         gateway = settings.gateway
         self._id = gateway.device_id
-        self._clock = SystemClock()
+        self._clock = SystemClock(trust_kernel=settings.clock.trust_kernel)
         self._events = Events()
         self._health = Health(self._clock)
         self._store = SqliteStore(gateway.state_directory / "gatewayd.db")
@@ -111,7 +115,7 @@ class Daemon:
         )
         bundle = settings.trust.bundle
         trust_pem = bundle.read_text() if bundle else None
-        self._link = HubLink(settings.hub.host, self._id, tls.bind, trust_pem, settings.hub.timeout)
+        self._link = HubLink(settings.hub.host, self._id, self._bind, trust_pem, settings.hub.timeout)
         self._answers = Answers()
         self._way = ways.chosen(
             settings.upstream,
@@ -244,6 +248,7 @@ class Daemon:
             registrar=self._registrar,
             reader=reader,
             bootstrap_issuer=lambda token: self._ezca(StaticToken(token)),
+            trust_clock=lambda: self._clock.trust(self._store),
             gateway_id=self._id,
             algorithm=gateway.key_algorithm,
             code_lifetime=settings.control.code_lifetime,
@@ -259,6 +264,7 @@ class Daemon:
                 ring=self._ring_tokens,
             ),
         )
+        self._watch = ClockWatch(clock=self._clock, store=self._store, changed=self._time_changed)
         self._control = ControlService(operations, settings.control, self._id)
         self._orders = Orders(store=self._store, link=self._link, revoke=operations.revoke_for)
         self._background: set[asyncio.Task[None]] = set()
@@ -318,6 +324,7 @@ class Daemon:
         if self._est is None:  # the token is not there: all but signatures can begin
             await self._take_up_certificate()
         for service in (
+            self._watch.run(),
             self._renewals.run(),
             self._revocations.run(),
             self._replacements.run(),
@@ -415,8 +422,30 @@ class Daemon:
             est, self._est = self._est, None
             await est.server.stop()
 
+    def _time_changed(self) -> None:
+        """The clock was set, has become right or wrong, or the machine has slept: work all out anew."""
+        self._judge_peers(self._client_tls)
+        if self._est is not None:
+            self._est.tls.reload()
+        self._ring()
+
+    def _judge_peers(self, context: ssl.SSLContext) -> None:
+        """With a wrong clock, as of the time that has certainly come: the hub and the leaves are let in and the link
+        goes on."""
+        tls.judge_at(context, None if self._clock.sane() else self._clock.now())
+
+    def _bind(
+        self,
+        context: ssl.SSLContext,
+        certificate: x509.Certificate,
+        chain: Sequence[x509.Certificate],
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    ) -> None:
+        tls.bind(context, certificate, chain, key)
+        self._judge_peers(context)
+
     def _ring(self) -> None:
-        for service in (self._renewals, self._revocations, self._replacements, self._outbox, self._keeper):
+        for service in (self._watch, self._renewals, self._revocations, self._replacements, self._outbox, self._keeper):
             service.ring()
 
     async def _take_up_certificate(self) -> None:
@@ -434,7 +463,7 @@ class Daemon:
             self._est.live = live
             self._est.tls.reload()
             return
-        est = _Est.make(live, self._anchors.known)
+        est = _Est.make(live, self._anchors.known, self._bind)
         server = EstServer(self._enrollments, self._settings.est, est.tls)
         await server.start()
         est.server = server
@@ -462,7 +491,7 @@ class Daemon:
 
     def _client_context(self, credential: LinkCredential) -> ssl.SSLContext:
         context = self._trusting_context()
-        tls.bind(context, credential.certificate, credential.chain, credential.private_key)
+        self._bind(context, credential.certificate, credential.chain, credential.private_key)
         return context
 
     def _entra(self, key: rsa.RSAPrivateKey, certificate: x509.Certificate) -> TokenSource:
@@ -480,14 +509,16 @@ class _Est:
 
     live: LinkCredential
     anchors: Callable[[], tuple[x509.Certificate, ...]]
+    bind: Bind
     tls: ServerTls
     server: EstServer
 
     @classmethod
-    def make(cls, live: LinkCredential, anchors: Callable[[], tuple[x509.Certificate, ...]]) -> _Est:
+    def make(cls, live: LinkCredential, anchors: Callable[[], tuple[x509.Certificate, ...]], bind: Bind) -> _Est:
         est = cls.__new__(cls)
         est.live = live
         est.anchors = anchors
+        est.bind = bind
         est.tls = ServerTls(est.context)
         return est
 
@@ -496,5 +527,5 @@ class _Est:
         if not known:
             raise NotBootstrapped("The CA's certificates are not known yet.")
         context = server_context([each.public_bytes(Encoding.DER) for each in known])
-        tls.bind(context, self.live.certificate, self.live.chain, self.live.private_key)
+        self.bind(context, self.live.certificate, self.live.chain, self.live.private_key)
         return context

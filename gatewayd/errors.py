@@ -81,6 +81,15 @@ class DaemonUnreachable(GatewayError):
     remedy = "Is the daemon running? See 'systemctl status gatewayd'."
 
 
+class ClockWrong(GatewayError):
+    """The machine's clock says what cannot be: nothing is decided by date until it is right."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 75
+    remedy = "It goes on by itself once the clock is synchronised (NTP); if it is right, run 'gatewayctl clock trust'."
+
+
 class JobUnknown(GatewayError):
     fault = Fault.OPERATOR
     exit_code = 66

@@ -89,5 +89,8 @@ class Operations(Protocol):
     async def revoke(self, caller: Caller, device_id: str, reason: str) -> Work:
         """Revoke a device's certificates; the work ends when the hub's identity is verified as disabled."""
 
+    async def clock_trust(self, caller: Caller) -> Data:
+        """The machine's time is right, whatever was seen before. Returns ``clock`` of the status."""
+
     async def registrar_certificate(self, caller: Caller) -> str:
         """PEM of the certificate that the gateway's Entra application authenticates with; made at first call."""

@@ -211,6 +211,23 @@ cli.add_command(token)
 
 
 @cli.group()
+def clock() -> None:
+    """The machine's time of day."""
+
+
+@clock.command("trust")
+@as_json
+@click.pass_obj
+def clock_trust(app: App) -> None:
+    """Take the machine's time as right, whatever was seen before.
+
+    For a machine whose clock nothing synchronises, after its time was set by hand.
+    """
+    data = app.client.call("TrustClock")
+    app.show(data, lambda: _render().clock(data))
+
+
+@cli.group()
 def registrar() -> None:
     """The gateway's own application in Entra."""
 

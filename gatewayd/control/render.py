@@ -226,6 +226,14 @@ def step(data: Data) -> Text:
     return line
 
 
+def clock(data: Data) -> Text:
+    by = "synchronised" if data.get("synchronised") else "not synchronised"
+    if data["sane"]:
+        return _join(_state("sane"), _text(by))
+    says = f"it says {words.local(data['system'])}" if "system" in data else ""
+    return _join(_text("not trusted: decisions wait for it", "red"), _text(says), _text(by))
+
+
 def outcome(job: Data) -> Text:
     """What a job that is done has come to."""
     result = job["result"]
@@ -250,7 +258,7 @@ def _facts(data: Data, now: datetime) -> Iterator[tuple[str, Text]]:
     yield "token", _join(_state(token["state"]), _text(token.get("label", "")), _text(token.get("model", "")))
     if token.get("detail"):
         yield "", _text(token["detail"], "red")
-    yield "clock", _state("sane") if data["clock"]["sane"] else _text("not trusted: decisions wait for it", "red")
+    yield "clock", clock(data["clock"])
     yield "CA", _join(_text(issuer["name"]), _text(issuer.get("url", "")), _success(issuer, now))
     if "last_error" in issuer:
         yield "", _text(issuer["last_error"], "yellow")

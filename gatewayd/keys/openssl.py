@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import ssl
-from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
+import sys
+from ctypes import c_char_p, c_int, c_int64, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
 from typing import Any, Final
 
 from ..errors import TlsBridgeUnsupported
@@ -26,6 +27,11 @@ length, or -1 on failure."""
 
 RSA_PKCS1_PADDING: Final = 1
 RSA_NO_PADDING: Final = 3
+
+X509_V_FLAG_USE_CHECK_TIME: Final = 0x2
+
+c_time_t: Final = c_int64 if sys.maxsize > 2**32 else c_long
+"""Debian 13 has 64 bits of time on 32-bit machines as well, Debian 12 has not; ``c_long`` is cut there, not shifted."""
 
 SSL_CTRL_CHAIN: Final = 88
 SSL_CTRL_CHAIN_CERT: Final = 89
@@ -60,6 +66,9 @@ _FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "EVP_PKEY_set1_RSA": (c_int, (c_void_p, c_void_p)),
     "SSL_CTX_get_options": (c_uint64, (c_void_p,)),
     "SSL_CTX_ctrl": (c_long, (c_void_p, c_int, c_long, c_void_p)),
+    "SSL_CTX_get0_param": (c_void_p, (c_void_p,)),
+    "X509_VERIFY_PARAM_set_time": (None, (c_void_p, c_time_t)),
+    "X509_VERIFY_PARAM_clear_flags": (c_int, (c_void_p, c_ulong)),
     "SSL_CTX_get0_certificate": (c_void_p, (c_void_p,)),
     "SSL_CTX_use_certificate": (c_int, (c_void_p, c_void_p)),
     "SSL_CTX_use_PrivateKey": (c_int, (c_void_p, c_void_p)),

@@ -18,6 +18,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from cryptography import x509
@@ -53,6 +54,18 @@ def bind(
     """
     prove()
     _bind(ctx, certificate, chain, key)
+
+
+def judge_at(ctx: ssl.SSLContext, moment: datetime | None) -> None:
+    """Have ``ctx`` judge its peers' certificates as of ``moment``, in the handshakes to come; None: as of the machine's
+    time again."""
+    prove()
+    lib = openssl.library()
+    param = lib.SSL_CTX_get0_param(_context_pointer(ctx))
+    if moment is None:
+        lib.X509_VERIFY_PARAM_clear_flags(param, openssl.X509_V_FLAG_USE_CHECK_TIME)
+    else:
+        lib.X509_VERIFY_PARAM_set_time(param, int(moment.timestamp()))
 
 
 @functools.cache

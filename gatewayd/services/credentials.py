@@ -132,7 +132,9 @@ class CredentialEngine:
 
     def _is_due(self, credential: Credential) -> bool:
         moment = credential.next_attempt_at
-        return credential.state in lifecycle.UNFINISHED and (moment is None or moment <= self._clock.now())
+        if credential.state not in lifecycle.UNFINISHED or not self._clock.sane():
+            return False  # with a wrong clock nothing new is begun
+        return moment is None or moment <= self._clock.now()
 
     def _begin(self, tx: Tx, device_id: str, generation: int) -> tuple[Device, Credential, Action | None]:
         """Decide on the next action and write it down, in one transaction: a revocation comes before it or after it,

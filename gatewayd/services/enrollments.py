@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..store.base import Store, Tx
 from . import revoking
-from .clock import Clock
+from .clock import Clock, require
 from .credentials import CredentialEngine
 from .events import Events
 
@@ -78,6 +78,7 @@ class Enrollments:
 
     async def enroll(self, request: EnrollmentRequest) -> Enrolled | Pending:
         await self.anchors()  # without them no certificate could be judged
+        require(self._clock)  # whether a code or a certificate has expired cannot be said
         now = self._clock.now()
         admission = await self._store.write(lambda tx: self._admit(tx, request, now))
         self._events.publish(*admission.entries)

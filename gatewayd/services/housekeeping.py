@@ -1,4 +1,4 @@
-"""What nobody waits for: keys that are not needed any more, codes long expired, the clock's floor."""
+"""What nobody waits for: keys that are not needed any more, codes long expired."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from ..errors import GatewayError
 from ..store.base import Store
-from .clock import SystemClock
+from .clock import Clock
 from .events import Alarm
 from .key_inventory import KeyInventory
 
@@ -19,7 +19,7 @@ _CODES_KEPT = timedelta(days=30)
 
 
 class Housekeeping:
-    def __init__(self, *, store: Store, clock: SystemClock, inventory: KeyInventory) -> None:
+    def __init__(self, *, store: Store, clock: Clock, inventory: KeyInventory) -> None:
         self._store = store
         self._clock = clock
         self._inventory = inventory
@@ -38,7 +38,6 @@ class Housekeeping:
             await self._alarm.sleep(_EVERY)
 
     async def round(self) -> None:
-        await self._clock.raise_floor(self._store)
         before = self._clock.now() - _CODES_KEPT
         await self._store.write(lambda tx: tx.codes.purge(before))
         await self._inventory.collect()

@@ -41,7 +41,7 @@ from ..pki import pem
 from ..pki.names import canonical, general_name
 from ..store.base import Store, Tx
 from . import codes, renewals, revoking
-from .clock import Clock
+from .clock import Clock, require
 from .credentials import CredentialEngine
 from .events import Events, Progress, telling
 from .registrar import Registrar
@@ -70,6 +70,7 @@ class Operations:
         registrar: Registrar,
         reader: StatusReader,
         bootstrap_issuer: Callable[[str], Issuer],
+        trust_clock: Callable[[], Awaitable[None]],
         gateway_id: str,
         algorithm: KeyAlgorithm,
         code_lifetime: int,
@@ -77,7 +78,8 @@ class Operations:
         ring: Callable[[], None],
         token: TokenOperations,
     ) -> None:
-        """``bootstrap_issuer`` makes the CA's port with a person's token; ``ring`` wakes the loops."""
+        """``bootstrap_issuer`` makes the CA's port with a person's token; ``trust_clock`` takes the machine's time as
+        right; ``ring`` wakes the loops."""
         self._store = store
         self._clock = clock
         self._events = events
@@ -87,6 +89,7 @@ class Operations:
         self._registrar = registrar
         self._reader = reader
         self._bootstrap_issuer = bootstrap_issuer
+        self._trust_clock = trust_clock
         self._gateway_id = gateway_id
         self._algorithm = algorithm
         self._code_lifetime = code_lifetime
@@ -108,6 +111,15 @@ class Operations:
     async def registrar_certificate(self, caller: Caller) -> str:
         return pem.encode([await self._registrar.certificate()])
 
+    async def clock_trust(self, caller: Caller) -> Data:
+        await self._trust_clock()
+        entry = JournalEntry(self._clock.now(), self._gateway_id, _who(caller), "clock trusted", "done")
+        await self._store.write(lambda tx: tx.journal.append(entry))
+        self._events.publish(entry)
+        self._ring()
+        status: Data = (await self._reader.status())["clock"]
+        return status
+
     # --- leaves ----------------------------------------------------------------------------------
 
     async def device_add(self, caller: Caller, device_id: str, sans: list[str], code_lifetime: int) -> Data:
@@ -124,6 +136,7 @@ class Operations:
                 general_name(name)  # raises InvalidArgument when the value does not fit its kind
         except ValueError as error:
             raise InvalidArgument(f"{error}.") from None
+        require(self._clock)  # or the code would expire at a time that nobody knows
         now = self._clock.now()
         record = Device(device_id=device_id, kind=DeviceKind.LEAF, created_at=now, sans=names)
 
@@ -136,6 +149,7 @@ class Operations:
         return await self._with_code(work, device_id)
 
     async def device_code(self, caller: Caller, device_id: str, code_lifetime: int) -> Data:
+        require(self._clock)
         now = self._clock.now()
 
         def work(tx: Tx) -> tuple[JournalEntry, str, EnrollmentCode]:
@@ -158,6 +172,7 @@ class Operations:
     async def device_replace(
         self, caller: Caller, device_id: str, reason: str, code_lifetime: int
     ) -> tuple[Data, Work]:
+        require(self._clock)
         data = await self._swaps.begin(_who(caller), device_id, reason, code_lifetime)
         return data, lambda progress: self._swaps.follow(device_id, progress)
 
@@ -218,10 +233,12 @@ class Operations:
             raise InvalidArgument(f"{device_id} renews by itself over EST: only it has its key.")
         if await self._store.read(lambda tx: tx.credentials.current(device_id)) is None:
             raise NotBootstrapped(f"{device_id} has no certificate yet.", device=device_id)
+        require(self._clock)
         generation = await self._begin(caller, "renewal", algorithm)
         return lambda progress: self._drive(generation, progress)
 
     async def _refuse_bootstrapped(self) -> None:
+        require(self._clock)
         current = await self._store.read(lambda tx: tx.credentials.current(self._gateway_id))
         if current is not None and current.not_after is not None and current.not_after > self._clock.now():
             raise InvalidArgument(f"{self._gateway_id} has a valid certificate; 'gatewayctl renew' renews it.")

@@ -10,7 +10,7 @@ from .. import __version__
 from ..core import lifecycle
 from ..core import revocation as table
 from ..core.model import Credential, Device, DeviceKind, KeyAlgorithm, ReplacementState, Revocation
-from ..errors import AlgorithmUnsupported, DeviceUnknown, NotBootstrapped, RegistrarRefused
+from ..errors import AlgorithmUnsupported, ClockWrong, DeviceUnknown, NotBootstrapped, RegistrarRefused
 from ..keys.base import KeyStore
 from ..store.base import Store, Tx
 from ..upstream.base import Link
@@ -76,7 +76,7 @@ class StatusReader:
             "gateway": gateway,
             "token": views.token(self._tokens["gateway"].status()),
             **{f"{name}_token": views.token(keys.status()) for name, keys in self._tokens.items() if name != "gateway"},
-            "clock": {"sane": self._clock.sane(), "now": views.when(now)},
+            "clock": views.clock(self._clock.status()),
             "issuer": self._issuer | views.peer(self._health.issuer),
             "hub": {
                 "host": self._hub_host,
@@ -98,6 +98,9 @@ class StatusReader:
                 found.append(item)
         if refusal := algorithm_refusal(self._tokens["gateway"].status(), self._algorithm):
             found.append(views.waiting(refusal.message, AlgorithmUnsupported))
+        if not self._clock.sane():
+            says = views.when(self._clock.status().system)
+            found.append(views.waiting(f"The machine's clock says {says}, which cannot be.", ClockWrong))
         if (
             not found
             and gateway["state"] == "new"

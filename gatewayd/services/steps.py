@@ -22,7 +22,7 @@ from ..pki import certificates, csr
 from ..store.base import Store
 from ..upstream.base import LinkCredential, Way
 from .anchors import Anchors
-from .clock import Clock
+from .clock import Clock, require
 from .health import Health
 from .pins import Pins
 
@@ -68,6 +68,7 @@ class CommonSteps:
     async def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
         if credential.public_key_sha256 is None:
             raise Internal("A credential without a public key was asked for.", device=device.device_id)
+        require(self._clock)  # a good certificate must not be rejected because of a wrong clock
         certificates.check_issued(
             issued.certificate,
             issued.chain,

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from ..core import lifecycle
 from ..core import replacement as swap
 from ..core import revocation as table
+from ..core.clock import Verdict
 from ..core.inventory import Claim
 from ..core.model import (
     Credential,
@@ -25,6 +26,7 @@ from ..core.model import (
 from ..errors import GatewayError, PinMissing, PinRefused, ReplacementWaiting, all_errors
 from ..keys.base import PinTries, TokenObject, TokenState, TokenStatus
 from ..upstream.base import LinkStatus
+from .clock import ClockStatus
 from .health import Proven
 
 Data = dict[str, Any]
@@ -222,6 +224,17 @@ def token_waiting(status: TokenStatus) -> Data | None:
     if status.state is TokenState.PIN_MISSING:
         return waiting("No PIN for the token was given.", PinMissing)
     return None
+
+
+def clock(status: ClockStatus) -> Data:
+    return {
+        "sane": status.verdict is Verdict.SANE,
+        "state": str(status.verdict),
+        "synchronised": status.synchronised,
+        "now": when(status.now),
+        "system": when(status.system),
+        "floor": when(status.floor),
+    }
 
 
 def peer(proven: Proven) -> Data:

@@ -100,7 +100,7 @@ class FakeOperations:
             "version": "0.1.0",
             "gateway": self.devices[GATEWAY],
             "token": TOKEN,
-            "clock": {"sane": True, "now": NOW},
+            "clock": {"sane": True, "state": "sane", "synchronised": True, "now": NOW, "system": NOW, "floor": NOW},
             "issuer": {"name": "ezca", "url": "https://ezca.example", "last_success_at": NOW},
             "hub": {"host": "hub.example", "state": "connected", "since": NOW, "registry": {"last_success_at": NOW}},
             "est": {"url": "https://gw-1.example:8443/.well-known/est", "listening": True},
@@ -177,6 +177,10 @@ class FakeOperations:
             return {"device": known, "revocations": [revocation(device_id, len(MILESTONES))]}
 
         return self._work(MILESTONES, revoked)
+
+    async def clock_trust(self, caller: Caller) -> Data:
+        self.calls.append(("clock_trust", caller.uid))
+        return {"sane": True, "state": "sane", "synchronised": False, "now": NOW, "system": NOW, "floor": NOW}
 
     async def registrar_certificate(self, caller: Caller) -> str:
         self.calls.append(("registrar_certificate", caller.uid))

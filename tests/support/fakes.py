@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from gatewayd.ca.base import CertificateRequest, Holder, Issued, Working
+from gatewayd.core.clock import Verdict
 from gatewayd.core.model import KeyAlgorithm, KeyRef, RevocationReason
 from gatewayd.errors import HubRefused, HubUnreachable, IssuerRejected
 from gatewayd.keys.base import PrivateKey, PublicKey, TokenObject, TokenState, TokenStatus
@@ -26,6 +27,7 @@ from gatewayd.keys.pin import Pin
 from gatewayd.pki import certificates
 from gatewayd.pki.csr import public_key_sha256
 from gatewayd.pki.names import general_name
+from gatewayd.services.clock import ClockStatus
 from gatewayd.upstream.base import HubIdentity, LinkCredential, LinkState, LinkStatus, OnDesired, OnMethod, Pinning
 from tests.support.authority import CLIENT, SERVER, Authority
 
@@ -46,6 +48,10 @@ class FakeClock:
 
     def dice(self) -> float:
         return self.throw
+
+    def status(self) -> ClockStatus:
+        verdict = Verdict.SANE if self.right else Verdict.BEHIND
+        return ClockStatus(verdict, False, self.time, self.time, self.time)
 
     def advance(self, **by: float) -> None:
         self.time += timedelta(**by)

@@ -1,0 +1,106 @@
+"""What the kernel tells about its clock: whether it is synchronised, and when somebody sets it (Linux only).
+
+Through ctypes: Python has no adjtimex(2), and timerfd_create(2) only since 3.13.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+_STA_UNSYNC: Final = 0x0040
+_CLOCK_REALTIME: Final = 0
+_TFD_TIMER_ABSTIME: Final = 1
+_TFD_TIMER_CANCEL_ON_SET: Final = 2
+_FAR: Final = 2**33 if ctypes.sizeof(ctypes.c_long) == 8 else 2**31 - 1
+"""Seconds since 1970, for a timer that is never to expire: the year 2242; on 32 bits time_t ends in 2038."""
+
+
+class _Timex(ctypes.Structure):
+    """struct timex of adjtimex(2), as far as ``status``; the rest is room."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_byte * 256),
+    )
+
+
+class _Itimerspec(ctypes.Structure):
+    """struct itimerspec: the interval, then the first expiry; each in seconds and nanoseconds."""
+
+    _fields_ = (
+        ("interval_s", ctypes.c_long),
+        ("interval_ns", ctypes.c_long),
+        ("value_s", ctypes.c_long),
+        ("value_ns", ctypes.c_long),
+    )
+
+
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def synchronised() -> bool:
+    """Whether something keeps the kernel's clock right: chrony, ntpd and systemd-timesyncd say so to the kernel.
+
+    False also when the kernel cannot be asked (a sandbox that forbids it)."""
+    timex = _Timex()
+    return _libc().adjtimex(ctypes.byref(timex)) >= 0 and not timex.status & _STA_UNSYNC
+
+
+class StepWatch:
+    """Calls back, on the event loop, each time the wall clock is set or the machine has slept (timerfd_create(2),
+    TFD_TIMER_CANCEL_ON_SET). Where the kernel does not offer that, it never calls."""
+
+    def __init__(self, on_step: Callable[[], None]) -> None:
+        self._on_step = on_step
+        self._fd = -1
+
+    def start(self) -> None:
+        libc = _libc()
+        self._fd = libc.timerfd_create(_CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd < 0 or not self._arm():
+            log.warning("the kernel does not tell of clock steps: %s", os.strerror(ctypes.get_errno()))
+            self.stop()
+            return
+        asyncio.get_running_loop().add_reader(self._fd, self._readable)
+
+    def stop(self) -> None:
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _arm(self) -> bool:
+        spec = _Itimerspec(0, 0, _FAR, 0)
+        flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+        return _libc().timerfd_settime(self._fd, flags, ctypes.byref(spec), None) == 0 or (
+            # The clock was set between: the timer is armed all the same, and says so to the next read.
+            ctypes.get_errno() == errno.ECANCELED
+        )
+
+    def _readable(self) -> None:
+        try:
+            os.read(self._fd, 8)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno == errno.ECANCELED and self._arm():
+                self._on_step()
+                return
+        # A clock set past the timer's own moment, or an error: steps are found by looking from now on.
+        log.warning("the kernel does not tell of clock steps any more")
+        self.stop()
+        self._on_step()
