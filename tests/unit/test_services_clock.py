@@ -156,7 +156,7 @@ async def test_a_step_of_the_clock_is_told_each_time(monkeypatch: pytest.MonkeyP
     watch = kernel_clock.StepWatch(lambda: steps.append(None))
     watch.start()
     try:
-        monkeypatch.setattr(kernel_clock.os, "read", cancelled)
+        monkeypatch.setattr("os.read", cancelled)
         watch._readable()
         watch._readable()
     finally:
