@@ -224,7 +224,7 @@ def clock_trust(app: App) -> None:
     For a machine whose clock nothing synchronises, after its time was set by hand.
     """
     data = app.client.call("TrustClock")
-    app.show(data, lambda: _render().clock(data))
+    app.show(data, lambda: rendering().clock(data))
 
 
 @cli.group()
