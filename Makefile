@@ -35,6 +35,10 @@ bench-base: setup
 bench-revocation: setup
 	@$(PYTHON) -m benchmarks.revocation
 
+.PHONY: bench-crl
+bench-crl: setup
+	@$(PYTHON) -m benchmarks.crl
+
 deb: setup
 	@scripts/setup boot
 	@$(PYTHON) -m tests.boot.package

@@ -149,5 +149,5 @@ def next_look(
     if failures:
         wait = min(wait, RETRY_FIRST * float(2 ** min(failures - 1, 16)) * (1 - dice / 2))
     elif next_update is not None and now < next_update < now + wait:
-        wait = next_update - now + min(interval, RETRY_FIRST) * dice
+        wait = min(next_update - now + RETRY_FIRST * dice, interval)
     return now + wait

@@ -26,7 +26,7 @@ class Authority:
         self._name = name
         self._now = clock
         self._root_key = ec.generate_private_key(ec.SECP256R1())
-        self._issuing_key = ec.generate_private_key(ec.SECP256R1())
+        self.issuing_key = ec.generate_private_key(ec.SECP256R1())
 
     @cached_property
     def root(self) -> x509.Certificate:
@@ -34,7 +34,7 @@ class Authority:
 
     @cached_property
     def issuing(self) -> x509.Certificate:
-        return self._ca(f"{self._name} Issuing", self._issuing_key, f"{self._name} Root", depth=0)
+        return self._ca(f"{self._name} Issuing", self.issuing_key, f"{self._name} Root", depth=0)
 
     @property
     def chain(self) -> tuple[x509.Certificate, x509.Certificate]:
@@ -72,7 +72,7 @@ class Authority:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         for extension, critical in extra:
             builder = builder.add_extension(extension, critical)
-        return builder.sign(self._issuing_key, hashes.SHA256())
+        return builder.sign(self.issuing_key, hashes.SHA256())
 
     def _ca(
         self, name: str, key: ec.EllipticCurvePrivateKey, issuer: str, *, depth: int, ca: bool = True

@@ -33,7 +33,8 @@ def skeleton(
     number: int = 1,
     extensions: Iterable[tuple[x509.ExtensionType, bool]] = (),
     this_update: datetime | None = None,
-    lasts: timedelta | None = timedelta(hours=1),
+    pss: bool = False,
+    lasts: timedelta = timedelta(hours=1),
 ) -> bytes:
     """An empty list in DER, signed."""
     begins = this_update or datetime.now(UTC) - timedelta(minutes=1)
@@ -41,19 +42,19 @@ def skeleton(
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.subject)
         .last_update(begins)
-        .next_update(begins + (lasts or timedelta(hours=1)))
+        .next_update(begins + lasts)
         .add_extension(x509.CRLNumber(number), critical=False)
     )
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), 32) if pss else None
+    return builder.sign(key, hashes.SHA256(), rsa_padding=scheme).public_bytes(serialization.Encoding.DER)
 
 
 def with_entries(empty: bytes, key: SigningKey, entries: bytes) -> bytes:
     """The empty list with ``entries`` (DER, one after the other) in it, signed anew."""
     _, content, _ = der.header(empty, 0)
     _, begin, end = der.header(empty, content)
-    at = begin
     sequences = [stop for tag, _, _, stop in der.elements(empty, begin, end) if tag == der.SEQUENCE]
     times = [stop for tag, _, _, stop in der.elements(empty, begin, end) if tag in (0x17, 0x18)]
     at = times[-1]

@@ -101,7 +101,7 @@ def test_an_issuer_that_is_no_ca_is_refused() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     impostor = AUTHORITY.leaf(key.public_key(), "Test Issuing")
     forged = Authority.__new__(Authority)
-    forged.__dict__.update(AUTHORITY.__dict__ | {"_issuing_key": key, "issuing": impostor})
+    forged.__dict__.update(AUTHORITY.__dict__ | {"issuing_key": key, "issuing": impostor})
     with pytest.raises(CertificateUnacceptable, match="does not lead to a trusted root"):
         check(forged.leaf(KEY.public_key(), "gw-1", NAMES), chain=(impostor, AUTHORITY.issuing))
 
