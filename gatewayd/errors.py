@@ -345,6 +345,14 @@ class RevocationDataUnusable(GatewayError):
     remedy = "What was learned before stays in force; it is fetched again by itself. If it stays, look at the CA."
 
 
+class RevokedStillAdmitted(GatewayError):
+    """A superseded certificate is revoked at the CA; the hub, which does not ask, lets it in until it expires."""
+
+    fault = Fault.OPERATOR
+    exit_code = 76
+    remedy = "It ends when it expires. Where its key may be in other hands, revoke the device or replace its hardware."
+
+
 class RegistrarRefused(GatewayError):
     """Entra does not accept the gateway's client assertion."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 from ..core.learning import Consequence, Standing, Statement, consequence
-from ..core.model import JournalEntry
+from ..core.model import DeviceState, JournalEntry, RevocationReason, RevocationScope
+from ..errors import RevokedStillAdmitted
 from ..store.base import Store, Tx
-from . import revoking
+from . import revoking, views
 from .clock import Clock
 from .events import Events
 
@@ -46,3 +49,30 @@ class Learner:
             case Consequence.CERTIFICATE:
                 entries += revoking.revoke_certificate(tx, credential, said.reason, origin, now)
         return True, entries + revoking.revoked_at_ca(tx, credential, said.evidence, origin, now)
+
+
+def still_admitted(tx: Tx, now: datetime) -> list[dict[str, Any]]:
+    """For status: the certificates that the CA has revoked and the hub may let in, because their device goes on. One
+    that the CA itself calls superseded is in nobody else's hands."""
+    alone = {
+        (each.device_id, each.serial)
+        for each in tx.revocations.all()
+        if each.scope is RevocationScope.CERTIFICATE and each.reason is not RevocationReason.SUPERSEDED
+    }
+    if not alone:
+        return []
+    return [
+        views.waiting(
+            f"The hub may let its certificate {serial} in until {views.when(not_after)}:"
+            " it is superseded, and the CA has revoked it.",
+            RevokedStillAdmitted,
+            device_id,
+        )
+        for device_id, serial, _, not_after in tx.credentials.refused(now)
+        if (device_id, serial) in alone and _goes_on(tx, device_id)
+    ]
+
+
+def _goes_on(tx: Tx, device_id: str) -> bool:
+    device = tx.devices.get(device_id)
+    return device is not None and device.state is DeviceState.ACTIVE

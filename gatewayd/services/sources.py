@@ -80,9 +80,7 @@ class Sources:
         return [self._watch.run()] if self._export is None else [self._watch.run(), self._export.run()]
 
     def happened(self, entry: JournalEntry) -> None:
-        """An event of this process: a new certificate may name a new CRL, and one that is refused is exported."""
-        if entry.what == "switch":
-            self._watch.ring()
+        """An event of this process: a certificate that is refused from now on is exported."""
         if entry.what in ("revocation", Milestone.REFUSED_HERE):
             self._ring_export()
 

@@ -17,6 +17,7 @@ from ..upstream.base import Link
 from . import views
 from .clock import Clock
 from .health import Health
+from .learning import still_admitted
 from .token_keeper import algorithm_refusal
 
 Data = dict[str, Any]
@@ -58,12 +59,12 @@ class StatusReader:
 
     async def status(self) -> Data:
         now = self._clock.now()
-        devices, revocations, under_way, hardware = await self._store.read(
+        devices, revocations, under_way, others = await self._store.read(
             lambda tx: (
                 self._devices(tx, now),
                 tx.revocations.all(),
                 tx.credentials.in_states(lifecycle.UNFINISHED),
-                _hardware_awaited(tx, now),
+                [*_hardware_awaited(tx, now), *still_admitted(tx, now)],
             )
         )
         gateway = next(each for each in devices if each["device_id"] == self._gateway_id)
@@ -87,7 +88,7 @@ class StatusReader:
             "revocation_sources": self._sources(),
             "devices": views.counts(each["state"] for each in devices if each["kind"] == DeviceKind.LEAF),
             "revocations": views.revocations_shown(revocations),
-            "waiting": [*self._waiting(gateway, under_way, revocations), *hardware],
+            "waiting": [*self._waiting(gateway, under_way, revocations), *others],
         }
 
     def _waiting(self, gateway: Data, under_way: list[Credential], revocations: list[Revocation]) -> list[Data]:

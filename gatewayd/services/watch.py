@@ -19,6 +19,7 @@ from .own import OwnCertificates
 log = logging.getLogger(__name__)
 
 _LONGEST_SLEEP = 60.0
+"""Seconds in which a CRL is noticed that a new certificate names."""
 _AT_ONCE = 8
 _SOON = timedelta(seconds=1)
 """When a certificate was in the engine's hands, and has to be looked at again."""
@@ -98,9 +99,6 @@ class Watch:
     def watched(self) -> Mapping[str, Watched]:
         return self._watched
 
-    def ring(self) -> None:
-        self._alarm.ring()
-
     async def run(self) -> None:
         try:
             while True:
@@ -132,7 +130,7 @@ class Watch:
             for name, each in self._watched.items()
             if name not in self._looking and each.next_look_at is not None
         ]
-        return max(min([*waits, _LONGEST_SLEEP]), 0.05)
+        return max(min([*waits, _LONGEST_SLEEP, self.interval.total_seconds()]), 0.05)
 
     def _follow_certificates(self) -> None:
         wanted = set(self._crl_urls)

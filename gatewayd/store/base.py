@@ -65,6 +65,9 @@ class Credentials(Protocol):
         """(device_id, generation, thumbprint) of every certificate that has not expired, whatever became of it. Costs
         the same however many have (partial index)."""
 
+    def refused(self, now: datetime) -> list[tuple[str, str, str, datetime]]:
+        """(device_id, serial, thumbprint, not_after) of every REVOKED certificate that has not expired."""
+
     def unfinished(self, now: datetime) -> list[Credential]:
         """In a state of lifecycle.UNFINISHED, and next_attempt_at absent or not after now; oldest first."""
 

@@ -61,6 +61,10 @@ ALIVE = """
     SELECT device_id, generation, thumbprint FROM credentials INDEXED BY credentials_alive
     WHERE certificate IS NOT NULL AND not_after > ?
 """
+REFUSED = """
+    SELECT device_id, serial, thumbprint, not_after FROM credentials INDEXED BY credentials_by_state
+    WHERE state = 'revoked' AND certificate IS NOT NULL AND not_after > ? ORDER BY device_id, generation
+"""
 NEXT_RENEWAL = f"""
     SELECT renew_at FROM credentials INDEXED BY credentials_due
     WHERE {_IS_DUE} AND renew_at > ? ORDER BY renew_at LIMIT 1
@@ -113,6 +117,9 @@ class CredentialRows:
 
     def alive(self, now: datetime) -> list[tuple[str, int, str]]:
         return [tuple(row) for row in self._connection.execute(ALIVE, (stamp(now),))]
+
+    def refused(self, now: datetime) -> list[tuple[str, str, str, datetime]]:
+        return [(*row[:3], moment(row[3])) for row in self._connection.execute(REFUSED, (stamp(now),))]
 
     def unfinished(self, now: datetime) -> list[Credential]:
         return self._many(UNFINISHED, stamp(now))

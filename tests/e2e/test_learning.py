@@ -139,6 +139,9 @@ def test_a_superseded_certificate_revoked_at_the_ca_disables_no_healthy_device(w
     assert not disabled(stage, "leaf-1")
     assert not client.dropped.is_set()
     reenroll(stage, leaf)
+    # The hub does not ask, and lets it in: that is said, because only a person can weigh it.
+    (waiting,) = stage.ctl_json("status")["waiting"]
+    assert (waiting["error"], waiting["device_id"]) == ("RevokedStillAdmitted", "leaf-1")
 
 
 def test_ocsp_tells_while_the_list_is_away_and_status_says_so(without_crl: Stage) -> None:

@@ -25,12 +25,12 @@ class Authority:
     def __init__(self, name: str = "Test", clock: Callable[[], datetime] = now) -> None:
         self._name = name
         self._now = clock
-        self._root_key = ec.generate_private_key(ec.SECP256R1())
+        self.root_key = ec.generate_private_key(ec.SECP256R1())
         self.issuing_key = ec.generate_private_key(ec.SECP256R1())
 
     @cached_property
     def root(self) -> x509.Certificate:
-        return self._ca(f"{self._name} Root", self._root_key, f"{self._name} Root", depth=1)
+        return self._ca(f"{self._name} Root", self.root_key, f"{self._name} Root", depth=1)
 
     @cached_property
     def issuing(self) -> x509.Certificate:
@@ -86,7 +86,7 @@ class Authority:
             .not_valid_before(self._now() - timedelta(days=1))
             .not_valid_after(self._now() + timedelta(days=3650))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=depth if ca else None), critical=True)
-            .sign(self._root_key, hashes.SHA256())
+            .sign(self.root_key, hashes.SHA256())
         )
 
 

@@ -133,6 +133,9 @@ def test_what_is_not_of_the_right_form(text: str, says: str) -> None:
         ({"est": "answer_within = -1"}, "est.answer_within must be from 0 to"),
         ({"control": "code_lifetime = 59"}, "control.code_lifetime must be from 60 to"),
         ({"ezca": "lifetime_days = 0"}, "ezca.lifetime_days must be from 1 to"),
+        ({"revocation": "interval = 0"}, "revocation.interval must be from 1 to"),
+        ({"revocation": 'crl_urls = ["ldap://pki.example/a"]'}, "revocation.crl_urls must be http or https URLs"),
+        ({"revocation": 'export_mode = "rw-r--r--"'}, "revocation.export_mode must be octal"),
         ({"log": 'level = "verbose"'}, "log.level must be debug"),
     ],
 )
