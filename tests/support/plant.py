@@ -20,6 +20,7 @@ from gatewayd.core.enrollment import EnrollmentRequest, Operation
 from gatewayd.core.model import Credential, Device, DeviceKind, DeviceState, KeyAlgorithm, Revocation, San
 from gatewayd.core.renewal import RenewalPolicy
 from gatewayd.core.revocation import may_speak
+from gatewayd.keys.base import KeyStore
 from gatewayd.pki import csr
 from gatewayd.services.anchors import Anchors
 from gatewayd.services.credentials import CredentialEngine
@@ -59,10 +60,12 @@ class Someone:
 
 
 class Plant:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keys: KeyStore | None = None) -> None:
+        """``keys``: another key store than the fake one."""
         self._path = directory / "gatewayd.db"
         self.clock = FakeClock()
-        self.keys = FakeKeyStore(self.clock)
+        self.fake_keys = FakeKeyStore(self.clock)
+        self.keys: KeyStore = keys or self.fake_keys
         self.issuer = FakeIssuer(self.clock)
         self.bootstrap_issuer = FakeIssuer(self.clock)
         """The same CA, seen with a person's token."""
@@ -236,8 +239,8 @@ class Plant:
         return str(shown["code"])
 
     def faults(self, port: str) -> Faults:
-        """Of ``keys``, ``issuer``, ``link`` or ``registry``."""
-        faults: Faults = getattr(self, port).faults
+        """Of ``keys`` (the fake ones), ``issuer``, ``link`` or ``registry``."""
+        faults: Faults = getattr(self, "fake_keys" if port == "keys" else port).faults
         return faults
 
     # --- looking ---------------------------------------------------------------------------------

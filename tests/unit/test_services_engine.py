@@ -284,11 +284,11 @@ async def test_an_expired_gateway_has_a_way_back(plant: Plant) -> None:
     plant.issuer.faults.fail("issue", UNCLEAR, times=None)
     await plant.pass_time(days=20)
     await plant.pass_time(days=20)
-    keys, asked = len(plant.keys.keys), len(plant.issuer.faults.calls)
+    keys, asked = len(plant.fake_keys.keys), len(plant.issuer.faults.calls)
     for _ in range(100):
         await plant.pass_time(seconds=10)
     assert len(plant.issuer.faults.calls) - asked < 20  # dead, but no busy loop
-    assert len(plant.keys.keys) == keys
+    assert len(plant.fake_keys.keys) == keys
     plant.issuer.faults.mend()
     await plant.pass_time(hours=7)
     current = await plant.current()
