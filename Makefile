@@ -1,12 +1,12 @@
 # make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
-# make test-kill, bench-base, bench-revocation   what takes longer: kill -9 at every durable step; figures
+# make test-kill, test-token, bench-base, bench-revocation   what takes longer: kill -9 at every durable step; figures
 # All set up what they need first (Debian packages with sudo when not root, then .venv).
 
 PYTHON := .venv/bin/python
 TOKEN := softhsm
 
-.PHONY: help setup demo test lint test-kill bench-base bench-revocation deb test-boot clean
+.PHONY: help setup demo test lint test-kill test-token bench-base bench-revocation deb test-boot clean
 
 help:
 	@sed -n '1,5s/^# //p' Makefile
@@ -28,6 +28,9 @@ test: lint
 
 test-kill: setup
 	@$(PYTHON) -m pytest -q -s tests/e2e/test_revocation_kills.py --kills 200 $(TEST_ARGS)
+
+test-token: setup
+	@ROUNDS=1000 $(PYTHON) -m pytest -q tests/integration/keys tests/integration/tpm_sim tests/e2e/test_token.py $(TEST_ARGS)
 
 bench-base: setup
 	@$(PYTHON) -m benchmarks.base
