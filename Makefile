@@ -1,12 +1,12 @@
 # make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
-# make test-kill, test-token, bench-base, bench-revocation   what takes longer: kill -9 at every durable step; figures
+# make test-kill, test-token, test-clock, bench-base, bench-revocation   what takes longer: kill -9 at every durable step; figures
 # All set up what they need first (Debian packages with sudo when not root, then .venv).
 
 PYTHON := .venv/bin/python
 TOKEN := softhsm
 
-.PHONY: help setup demo test lint test-kill test-token bench-base bench-revocation deb test-boot clean
+.PHONY: help setup demo test lint test-kill test-token test-clock bench-base bench-revocation deb test-boot clean
 
 help:
 	@sed -n '1,5s/^# //p' Makefile
@@ -49,6 +49,9 @@ deb: setup
 test-boot: setup
 	@scripts/setup boot
 	@$(PYTHON) -m pytest -q tests/boot $(TEST_ARGS)
+
+test-clock: setup
+	@$(PYTHON) -m pytest -q tests/unit/test_core_clock.py tests/unit/test_services_clock.py tests/e2e/test_clock.py $(TEST_ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -25,9 +25,9 @@ Json = dict[str, Any]
 
 
 @contextmanager
-def gateway(directory: Path, *, key_algorithm: str = "ec-p256") -> Iterator[Stage]:
+def gateway(directory: Path, *, key_algorithm: str = "ec-p256", more: str = "") -> Iterator[Stage]:
     """A stage whose gateway has its first certificate, is registrar and is connected."""
-    with Stage(directory, key_algorithm=key_algorithm) as stage:
+    with Stage(directory, key_algorithm=key_algorithm, more=more) as stage:
         stage.init_token()
         stage.start_daemon()
         stage.upload_registrar_certificate()

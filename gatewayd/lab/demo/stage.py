@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from ..cloud import Lab
@@ -59,8 +59,10 @@ class Stage:
         upstream: str = 'way = "registry"',
         token: Callable[[Path], Token] = SoftHsm,
         revocation: str = "",
+        more: str = "",
     ) -> None:
-        """``upstream``, ``revocation``: what the daemon's configuration says under the tables of these names."""
+        """``upstream``, ``revocation``: what the daemon's configuration says under the tables of these names;
+        ``more``: further tables of it."""
         self.directory = directory
         self.state = directory / "state"
         """The daemon's state directory."""
@@ -69,6 +71,7 @@ class Stage:
         self._key_algorithm = key_algorithm
         self._upstream = upstream
         self._revocation = revocation
+        self._more = more
         self.pin = "".join(secrets.choice("0123456789") for _ in range(8))
         """Of the token, as the next process is given it."""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -148,6 +151,8 @@ port = {EST_PORT}
 
 [control]
 bus = "{self.bus}"
+
+{self._more}
 """)
 
     def _start_bus(self) -> None:
@@ -163,6 +168,7 @@ bus = "{self.bus}"
         pass_fds: tuple[int, ...] = (),
         stdin: int = subprocess.DEVNULL,
         stdout: int | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """What it prints goes to its log, unless ``stdout`` is a file descriptor."""
         log = (self.directory / f"{name}.log").open("ab")
@@ -172,7 +178,7 @@ bus = "{self.bus}"
             stdin=stdin,
             stdout=log if stdout is None else stdout,
             stderr=log,
-            env=self.environment,
+            env=self.environment | environment,
             pass_fds=pass_fds,
         )
 
@@ -247,13 +253,15 @@ bus = "{self.bus}"
             ).stdout.strip()
         )
 
-    def spawn_daemon(self) -> None:
-        """Start it without waiting."""
-        self.with_pin(lambda fd: self._start("gatewayd", self._daemon_command(fd), pass_fds=(fd,)))
+    def spawn_daemon(self, **environment: str) -> None:
+        """Start it without waiting; ``environment``: what is different in its own."""
+        self.with_pin(
+            lambda fd: self._start("gatewayd", self._daemon_command(fd), pass_fds=(fd,), environment=environment)
+        )
 
-    def start_daemon(self) -> None:
+    def start_daemon(self, **environment: str) -> None:
         """Start it and wait until it answers on the bus."""
-        self.spawn_daemon()
+        self.spawn_daemon(**environment)
         self.wait_for("gatewayd", lambda: self.ctl("status", "--json", check=False).returncode == 0, within=20)
 
     def stop_daemon(self) -> int:
