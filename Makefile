@@ -1,6 +1,6 @@
 # make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
-# make test-kill, test-token, test-clock, bench-base, bench-revocation   what takes longer: kill -9 at every durable step; figures
+# make test-kill, test-token, test-clock, bench-base, bench-revocation   what takes longer: kill -9, faults, wrong time; figures
 # All set up what they need first (Debian packages with sudo when not root, then .venv).
 
 PYTHON := .venv/bin/python

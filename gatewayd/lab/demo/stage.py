@@ -178,7 +178,7 @@ bus = "{self.bus}"
             stdin=stdin,
             stdout=log if stdout is None else stdout,
             stderr=log,
-            env=self.environment | environment,
+            env={**self.environment, **environment},
             pass_fds=pass_fds,
         )
 
