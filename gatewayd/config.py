@@ -13,6 +13,7 @@ import re
 import tomllib
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -58,6 +59,35 @@ class OwnerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """Fractions of a certificate's lifetime."""
+
+    opens: float = 1 / 2
+    """Fraction of a certificate's lifetime after which its renewal may begin; each device has a place of its own in
+    the window."""
+    closes: float = 2 / 3
+    """Fraction after which it has begun."""
+    emergency: float = 1 / 10
+    """With less than this fraction left, a renewal is tried at the shortest interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePolicySettings(PolicySettings):
+    device: str = ""
+    """A device id, or a shell-style pattern such as "pump-*"; the first that matches holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalSettings(PolicySettings):
+    """What holds where neither the device nor its CA has a policy of its own."""
+
+    devices: tuple[DevicePolicySettings, ...] = ()
+    paced: bool = True
+    """Whether leaves' renewals go to the CA one by one (docs/renewal.md); false: as they come, as fast as the CA may be
+    asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class EzcaSettings:
     ca_id: str
     """CAID, as GetAvailableSSLCAs lists it."""
@@ -77,6 +107,10 @@ class EzcaSettings:
     """Asked for leaves' certificates."""
     timeout: float = 30.0
     """Seconds for one call."""
+    requests_per_second: float = 10.0
+    """At most, of all devices and of every kind."""
+    renewal: PolicySettings | None = None
+    """For certificates of this CA, instead of [renewal]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +171,6 @@ class EstSettings:
     """Enrollments under way at once; more are told 429 and to come back."""
     labels: tuple[str, ...] = ()
     """CA labels (RFC 7030, 3.2.2) under which leaves may ask, too: /.well-known/est/<label>/…"""
-
-
-@dataclass(frozen=True, slots=True)
-class RenewalSettings:
-    opens: float = 1 / 2
-    """Fraction of a certificate's lifetime after which its renewal may begin; each device has a place of its own in
-    the window."""
-    closes: float = 2 / 3
-    """Fraction after which it has begun."""
-    emergency: float = 1 / 10
-    """With less than this fraction left, a renewal is tried at the shortest interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +331,17 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
+def _policies(settings: Settings) -> Iterator[tuple[str, PolicySettings]]:
+    yield "renewal", settings.renewal
+    if settings.ezca.renewal is not None:
+        yield "ezca.renewal", settings.ezca.renewal
+    for index, each in enumerate(settings.renewal.devices):
+        where = f"renewal.devices[{index}]"
+        if not each.device:
+            raise ConfigInvalid(f"{where}: device is missing")
+        yield where, each
+
+
 def _check(settings: Settings) -> None:
     if not DEVICE_ID.fullmatch(settings.gateway.device_id):
         raise ConfigInvalid(f"gateway.device_id {settings.gateway.device_id!r} is not a device id that the hub takes")
@@ -329,9 +363,9 @@ def _check(settings: Settings) -> None:
     for where, token in (("token", settings.token), ("registrar_token", settings.registrar_token)):
         if token is not None and re.search(r"pin-(value|source)", token.uri):
             raise ConfigInvalid(f"{where}.uri must not carry a PIN: give it as a systemd credential or in a file")
-    renewal = settings.renewal
-    if not 0 < renewal.opens < renewal.closes < 1 - renewal.emergency < 1:
-        raise ConfigInvalid("renewal: 0 < opens < closes < 1 - emergency < 1 must hold")
+    for where, policy in _policies(settings):
+        if not 0 < policy.opens < policy.closes < 1 - policy.emergency < 1:
+            raise ConfigInvalid(f"{where}: 0 < opens < closes < 1 - emergency < 1 must hold")
     for where, number, least, most in (
         ("token.timeout", settings.token.timeout, 0.1, 3600),
         ("registrar_token.timeout", (settings.registrar_token or settings.token).timeout, 0.1, 3600),
@@ -339,6 +373,7 @@ def _check(settings: Settings) -> None:
         ("entra.timeout", settings.entra.timeout, 0.1, 3600),
         ("hub.timeout", settings.hub.timeout, 0.1, 3600),
         ("upstream.deadline", settings.upstream.deadline, 1, 86400),
+        ("ezca.requests_per_second", settings.ezca.requests_per_second, 0.01, 1000),
         ("ezca.lifetime_days", settings.ezca.lifetime_days, 1, 36500),
         ("ezca.leaf_lifetime_days", settings.ezca.leaf_lifetime_days, 1, 36500),
         ("est.port", settings.est.port, 1, 65535),

@@ -24,11 +24,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from .ca.base import TokenSource
 from .ca.ezca import EzcaIssuer
-from .config import Settings
+from .ca.sparing import RateLimit, SparedIssuer
+from .config import PolicySettings, Settings
 from .control.service import ControlService
 from .core import revocation as table
 from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone
-from .core.renewal import RenewalPolicy
+from .core.renewal import RenewalPolicies, RenewalPolicy
 from .errors import ConfigInvalid, GatewayError, Internal, NotBootstrapped
 from .keys import tls
 from .keys.pin import Pin
@@ -61,6 +62,7 @@ from .services.steps import FACTORY, GatewaySteps, LeafSteps
 from .services.swaps import Swaps
 from .services.token_keeper import TokenKeeper
 from .services.token_operations import TokenOperations
+from .services.turns import Turns
 from .services.twin import TwinReporter
 from .services.watchdog import Watchdog
 from .store.base import Tx
@@ -125,7 +127,9 @@ class Daemon:
             answers=self._answers,
             now=self._clock.now,
         )
-        self._issuer = self._ezca(self._registrar)
+        self._ca_rate = RateLimit(settings.ezca.requests_per_second)
+        ezca = self._ezca(self._registrar)
+        self._issuer = SparedIssuer(ezca)
         self._keeper = LinkKeeper(link=self._link, live=self._live, clock=self._clock)
         self._gateway_steps = GatewaySteps(
             store=self._store,
@@ -149,17 +153,26 @@ class Daemon:
             pins=Pins(store=self._store, clock=self._clock, health=self._health, way=self._way),
             lifetime=timedelta(days=settings.ezca.leaf_lifetime_days),
         )
-        renewal = settings.renewal
-        policy = RenewalPolicy(renewal.opens, renewal.closes, renewal.emergency)
+        policies = RenewalPolicies(
+            _policy(settings.ezca.renewal or settings.renewal),
+            [(each.device, _policy(each)) for each in settings.renewal.devices],
+        )
         self._engine = CredentialEngine(
             store=self._store,
             clock=self._clock,
             events=self._events,
-            policy=policy,
+            policies=policies,
             steps={DeviceKind.GATEWAY: self._gateway_steps, DeviceKind.LEAF: leaf_steps},
         )
+        turns = Turns(
+            store=self._store,
+            policy=policies.default,
+            gate=self._issuer,
+            most=settings.ezca.requests_per_second,
+            paced=settings.renewal.paced,
+        )
         self._renewals = Renewals(
-            store=self._store, clock=self._clock, engine=self._engine, algorithm=gateway.key_algorithm
+            store=self._store, clock=self._clock, engine=self._engine, turns=turns, algorithm=gateway.key_algorithm
         )
         self._revocations = Revocations(
             store=self._store,
@@ -188,7 +201,7 @@ class Daemon:
             tls=self._client_tls,
             anchors=self._anchors.known,
             ca_name=settings.ezca.url,
-            ca_list=self._issuer,
+            ca_list=ezca,
             directory=gateway.state_directory / "crl",
         )
         self._outbox = Outbox(store=self._store, clock=self._clock, events=self._events, link=self._link)
@@ -211,7 +224,8 @@ class Daemon:
             clock=self._clock,
             events=self._events,
             engine=self._engine,
-            policy=policy,
+            turns=turns,
+            policies=policies,
             anchors=self._anchors.known,
             answer_within=settings.est.answer_within,
         )
@@ -224,6 +238,7 @@ class Daemon:
             link=self._link,
             health=self._health,
             gateway_id=self._id,
+            spared=self._issuer.spared,
             issuer_name="ezca",
             issuer_url=settings.ezca.url,
             hub_host=settings.hub.host,
@@ -253,6 +268,7 @@ class Daemon:
             algorithm=gateway.key_algorithm,
             code_lifetime=settings.control.code_lifetime,
             swaps=swaps,
+            try_ca=self._issuer.try_now,
             ring=self._ring,
             token=TokenOperations(
                 store=self._store,
@@ -500,7 +516,9 @@ class Daemon:
     def _ezca(self, tokens: TokenSource) -> EzcaIssuer:
         requester = self._settings.entra.object_id
         known = self._anchors.known
-        return EzcaIssuer(self._settings.ezca, tokens, self._client_tls, requester=requester, known=known)
+        return EzcaIssuer(
+            self._settings.ezca, tokens, self._client_tls, rate=self._ca_rate, requester=requester, known=known
+        )
 
 
 @dataclass(slots=True)
@@ -529,3 +547,7 @@ class _Est:
         context = server_context([each.public_bytes(Encoding.DER) for each in known])
         self.bind(context, self.live.certificate, self.live.chain, self.live.private_key)
         return context
+
+
+def _policy(settings: PolicySettings) -> RenewalPolicy:
+    return RenewalPolicy(settings.opens, settings.closes, settings.emergency)

@@ -328,6 +328,23 @@ class IssuerUnconfigured(GatewayError):
     remedy = "Check [ezca] ca_id and template_id, and that the registrar may use them."
 
 
+class IssuerSpared(GatewayError):
+    """The CA was not asked: it has failed too often of late, or more requests wait for it than may go."""
+
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 75
+    remedy = "It is asked by itself when it may be; 'gatewayctl status' shows since when it has not answered."
+
+
+class NewKeyNeeded(GatewayError):
+    """No certificate comes of this generation's key: the CA wants another one, or it is gone from the token."""
+
+    recoverable = True
+    exit_code = 75
+    remedy = "The next generation is made under a new key by itself."
+
+
 class CertificateUnacceptable(GatewayError):
     """The CA issued something else than what was asked for. It is kept on record and not used."""
 

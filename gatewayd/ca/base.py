@@ -5,7 +5,9 @@ What an issuer may raise, and what it means for the caller:
 - ``IssuerUnreachable``: no clear answer. A certificate may have been minted: ``find`` before asking again.
 - ``IssuerRejected``: no, and asking again will not help.
 - ``IssuerUnconfigured``: the CA does not know us, or not the CA id or template. Waits for a person; retried slowly.
-- ``RegistrarRefused``: Entra does not accept us as registrar.
+- ``RegistrarRefused``: Entra does not accept us as registrar. The same.
+- ``NewKeyNeeded``: not for this key, but perhaps for another one. Neither EZCA nor EST has a way to say so.
+- ``IssuerSpared``: the CA was not asked; ``retry_after`` says when it may be.
 
 All of them leave what was issued before intact.
 """
@@ -22,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ..core.model import RevocationReason, San
+from ..core.renewal import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Issued:
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     """Issuer first, without the root where the CA leaves it out."""
+    suggested: Window | None = None
+    """When the CA would like it to be renewed. EZCA and EST do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,8 @@ class Issuer(Protocol):
         """A valid certificate already minted for this request's public key; None if there is none, or if this
         issuer cannot tell (``can_find`` is False)."""
 
-    can_find: bool
+    @property
+    def can_find(self) -> bool: ...
 
     async def revoke(self, certificate: x509.Certificate, reason: RevocationReason) -> str:
         """As registrar; idempotent: an already revoked certificate is no error. Returns the CA's evidence, one

@@ -16,6 +16,7 @@ from ..pki.parsing import PARSE_ERRORS
 from ..pki.pkcs7 import read_certs_only
 from .base import Issued, Working
 from .http import Answer, exchange
+from .sparing import RateLimit
 
 _LIMIT: Final = 1024 * 1024
 _COME_BACK: Final = 60.0
@@ -26,13 +27,15 @@ class EstClient:
     """``url`` ends in ``/.well-known/est`` (or a label below it); ``timeout`` in seconds for each call. Who asks is
     said by the client certificate that each call's ``context`` has bound to it."""
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, rate: RateLimit) -> None:
         self._url = url.rstrip("/")
         self._timeout = timeout
+        self._rate = rate
 
     async def cacerts(self, context: SSLContext) -> tuple[x509.Certificate, ...]:
         """The CA's certificates (4.1). Raises IssuerUnreachable, IssuerUnconfigured, IssuerRejected,
         CertificateUnacceptable."""
+        await self._rate.turn()
         answer = await exchange(
             "GET", f"{self._url}/cacerts", tls=context, within=self._timeout, limit=_LIMIT, headers={}
         )
@@ -48,6 +51,7 @@ class EstClient:
         return await self._enroll("simplereenroll", csr, context, device_id)
 
     async def _enroll(self, operation: str, csr: bytes, context: SSLContext, device_id: str) -> Issued | Working:
+        await self._rate.turn()
         answer = await exchange(
             "POST",
             f"{self._url}/{operation}",

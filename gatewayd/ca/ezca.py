@@ -26,6 +26,7 @@ from .base import CertificateRequest, Holder, Issued, TokenSource, Working
 from .est import EstClient
 from .ezca_auth import holder_token
 from .http import Answer, exchange
+from .sparing import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +59,14 @@ class EzcaIssuer:
         tokens: TokenSource,
         tls: SSLContext,
         *,
+        rate: RateLimit,
         requester: str,
         known: Callable[[], Sequence[x509.Certificate]],
     ) -> None:
         self._settings = settings
         self._tokens = tokens
         self._tls = tls
+        self._rate = rate
         self._requester = OwnerSettings(requester, "gatewayd")
         self._known = known
         self._registered: set[str] = set()
@@ -150,7 +153,7 @@ class EzcaIssuer:
         return await asyncio.to_thread(wire.has_domain, answer, call, self._settings, device_id)
 
     async def _renew_over_est(self, request: CertificateRequest, holder: Holder) -> Issued | Working:
-        est = EstClient(self._settings.est_url, self._settings.timeout)
+        est = EstClient(self._settings.est_url, self._settings.timeout, self._rate)
         context = holder.client_context()
         answer = await est.simpleenroll(request.csr, context, request.device_id)
         if isinstance(answer, Working):
@@ -226,6 +229,7 @@ class EzcaIssuer:
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        await self._rate.turn()
         return await exchange(
             method,
             f"{self._settings.url.rstrip('/')}/api/{path}",

@@ -262,6 +262,9 @@ def _facts(data: Data, now: datetime) -> Iterator[tuple[str, Text]]:
     yield "CA", _join(_text(issuer["name"]), _text(issuer.get("url", "")), _success(issuer, now))
     if "last_error" in issuer:
         yield "", _text(issuer["last_error"], "yellow")
+    if "left_alone_until" in issuer:
+        until = words.local(issuer["left_alone_until"])
+        yield "", _text(f"left alone until {until} after {issuer['failures']} failures in a row", "yellow")
     since = f"since {words.local(hub['since'])}" if "since" in hub else ""
     yield "hub", _join(_state(hub["state"]), _text(hub["host"]), _text(since))
     if hub.get("detail"):

@@ -6,7 +6,11 @@ else only interprets it. An illegal event raises. Nothing here does I/O.
 How to read it. A state is *stable* (nothing is under way; a restart resumes from it) or *in progress* (an action
 was started and its outcome is not known yet). The engine writes the in-progress state down, carries the action
 out, and feeds the outcome back as an event. After a crash ``recover`` maps each in-progress state back to its last
-stable one; since every action is idempotent, starting it again is the whole of recovery.
+stable one; since every action is idempotent, starting it again is the whole of recovery. A stable state that *waits
+for a person* is looked at again by itself, but seldom.
+
+What a CA may answer are the events of REQUESTING: issued, working, rejected, unreachable, unconfigured, needs a new
+key. docs/lifecycle.md is drawn from this table.
 
 The gateway's credential starts at WANTED (a key has to be made); a leaf's at KEYED (its CSR brought the key).
 """
@@ -25,13 +29,20 @@ class Event(StrEnum):
     """Time to take the next step."""
     KEY_MADE = "key-made"
     FAILED = "failed"
-    """The action failed and may be tried again; nothing was changed, or it is not known whether."""
+    """The action failed on our side and may be tried again."""
     ISSUED = "issued"
     WORKING = "working"
     """The CA has taken the request and asks us to come back."""
     REJECTED = "rejected"
     """The CA, or our own check of what it issued, said no for good."""
+    UNREACHABLE = "unreachable"
+    """No clear answer: a certificate may have been minted."""
+    UNCONFIGURED = "unconfigured"
+    """The CA does not serve us until a person has mended something, there or here."""
     NEEDS_NEW_KEY = "needs-new-key"
+    """The CA wants another key, or this one is gone from the token: the next generation is begun at once."""
+    DEFERRED = "deferred"
+    """The CA was not asked, to spare it."""
     ACCEPTED = "accepted"
     """The hub took the certificate (gateway), or knows the device (leaf)."""
     SUPERSEDED = "superseded"
@@ -47,6 +58,8 @@ class Action(StrEnum):
     SWITCH = "switch"
     """Point the device at this generation and supersede the one before, in one transaction."""
     COLLECT_KEY = "collect-key"
+    BEGIN_ANEW = "begin-anew"
+    """Want a next generation, under a new key."""
 
 
 class IllegalEvent(Exception):
@@ -72,14 +85,19 @@ TABLE: Final[MappingProxyType[S, _Moves]] = MappingProxyType(
             WORKING=(S.PENDING, ()),
             FAILED=(S.KEYED, ()),
             REJECTED=(S.REJECTED, ()),
-            NEEDS_NEW_KEY=(S.REJECTED, ()),
+            UNREACHABLE=(S.KEYED, ()),
+            UNCONFIGURED=(S.BLOCKED, ()),
+            NEEDS_NEW_KEY=(S.REJECTED, (Action.BEGIN_ANEW,)),
+            DEFERRED=(S.KEYED, ()),
             REVOKED=_GONE,
         ),
-        S.PENDING: _moves(START=(S.REQUESTING, (Action.REQUEST,)), REJECTED=(S.REJECTED, ()), REVOKED=_GONE),
+        S.PENDING: _moves(START=(S.REQUESTING, (Action.REQUEST,)), REVOKED=_GONE),
+        S.BLOCKED: _moves(START=(S.REQUESTING, (Action.REQUEST,)), REVOKED=_GONE),
         S.ISSUED: _moves(START=(S.ACCEPTING, (Action.ACCEPT,)), REVOKED=_GONE),
         S.ACCEPTING: _moves(
             ACCEPTED=(S.CURRENT, (Action.SWITCH,)),
             FAILED=(S.ISSUED, ()),
+            NEEDS_NEW_KEY=(S.REJECTED, (Action.BEGIN_ANEW,)),
             EXPIRED=(S.RETIRED, (Action.COLLECT_KEY,)),
             REVOKED=_GONE,
         ),
@@ -98,7 +116,8 @@ TABLE: Final[MappingProxyType[S, _Moves]] = MappingProxyType(
 _LAST_STABLE: Final = MappingProxyType({S.KEYING: S.WANTED, S.REQUESTING: S.KEYED, S.ACCEPTING: S.ISSUED})
 
 IN_PROGRESS: Final = frozenset(_LAST_STABLE)
-UNFINISHED: Final = frozenset({S.WANTED, S.KEYED, S.PENDING, S.ISSUED}) | IN_PROGRESS
+WAITS_FOR_PERSON: Final = frozenset({S.BLOCKED})
+UNFINISHED: Final = frozenset({S.WANTED, S.KEYED, S.PENDING, S.BLOCKED, S.ISSUED}) | IN_PROGRESS
 """On the way to CURRENT: the engine drives these on by itself."""
 USABLE: Final = frozenset({S.CURRENT, S.PREVIOUS})
 

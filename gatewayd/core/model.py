@@ -111,6 +111,7 @@ class CredentialState(StrEnum):
     KEYED = "keyed"
     REQUESTING = "requesting"
     PENDING = "pending"
+    BLOCKED = "blocked"
     ISSUED = "issued"
     ACCEPTING = "accepting"
     CURRENT = "current"
@@ -143,6 +144,9 @@ class Credential:
     not_before: datetime | None = None
     not_after: datetime | None = None
     renew_at: datetime | None = None
+    deadline: datetime | None = None
+    """When the leaf's certificate that this one is to replace expires; None when there is none, and for the gateway's
+    own: such a credential does not wait for its turn at the CA."""
     attempts: int = 0
     """Failed attempts at the present step; 0 again after a success."""
     next_attempt_at: datetime | None = None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +20,32 @@ class RenewalPolicy:
     """With less than this left, a renewal is tried at the shortest interval."""
 
 
+@dataclass(frozen=True, slots=True)
+class RenewalPolicies:
+    """What holds for which device: the first pattern that matches its id, else the CA's."""
+
+    default: RenewalPolicy = field(default_factory=RenewalPolicy)
+    by_device: Sequence[tuple[str, RenewalPolicy]] = ()
+    """Shell-style patterns, such as ``pump-*``."""
+
+    def of(self, device_id: str) -> RenewalPolicy:
+        return next((policy for pattern, policy in self.by_device if fnmatchcase(device_id, pattern)), self.default)
+
+
+class Window(NamedTuple):
+    """When a CA would like a certificate to be renewed (as in RFC 9773, 4.2)."""
+
+    start: datetime
+    end: datetime
+
+
 RETRY_FIRST = timedelta(minutes=1)
 RETRY_LAST = timedelta(hours=6)
 RETRY_EXPIRED = timedelta(minutes=15)
 """A device whose certificate is over is dead until there is a new one, and may be so for weeks: neither rare attempts
 nor a busy loop."""
+RETRY_BLOCKED = timedelta(hours=1)
+"""The longest wait while a person has to mend something at the CA: mended, it is not to wait for hours."""
 
 
 def place(device_id: str, not_before: datetime) -> float:
@@ -33,11 +57,26 @@ def place(device_id: str, not_before: datetime) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def renew_at(device_id: str, not_before: datetime, not_after: datetime, policy: RenewalPolicy) -> datetime:
-    """The moment at which this device's renewal is due: its own place in the window."""
+def renew_at(
+    device_id: str,
+    not_before: datetime,
+    not_after: datetime,
+    policy: RenewalPolicy,
+    suggested: Window | None = None,
+) -> datetime:
+    """The moment at which this device's renewal is due: its own place in the window.
+
+    A window that the CA suggests takes the place of the policy's, as far as it lies within the certificate's life and
+    before the emergency; one that does not is ignored.
+    """
     lifetime = not_after - not_before
-    fraction = policy.opens + (policy.closes - policy.opens) * place(device_id, not_before)
-    return not_before + lifetime * fraction
+    opens, closes = not_before + lifetime * policy.opens, not_before + lifetime * policy.closes
+    if (
+        suggested is not None
+        and not_before < suggested.start <= suggested.end <= not_after - lifetime * policy.emergency
+    ):
+        opens, closes = suggested
+    return opens + (closes - opens) * place(device_id, not_before)
 
 
 def is_emergency(now: datetime, not_before: datetime, not_after: datetime, policy: RenewalPolicy) -> bool:
@@ -50,17 +89,21 @@ def retry_at(
     dice: float,
     *,
     not_after: datetime | None = None,
+    emergency: bool = False,
     retry_after: float | None = None,
     longest: timedelta = RETRY_LAST,
 ) -> datetime:
     """When to try again after ``attempts`` failures (1 = the first has just failed).
 
     Exponential with full jitter (``dice`` in [0, 1)), from RETRY_FIRST to the smaller of ``longest`` and a tenth of
-    what remains until ``not_after``, or RETRY_EXPIRED once that is past; a peer's Retry-After (seconds) is honoured up
-    to RETRY_LAST. Never earlier than a second from now, so that a dying certificate does not turn into a busy loop.
+    what remains until ``not_after``, or RETRY_EXPIRED once that is past. In an ``emergency`` it does not grow: it stays
+    at RETRY_FIRST, or the tenth. A peer's Retry-After (seconds) is honoured up to RETRY_LAST. Never earlier than a
+    second from now, so that a dying certificate does not turn into a busy loop.
     """
     if not_after is not None:
-        longest = min(longest, max((not_after - now) / 10, timedelta(seconds=1)) if now < not_after else RETRY_EXPIRED)
+        longest = min(longest, (not_after - now) / 10 if now < not_after else RETRY_EXPIRED)
+        if emergency and now < not_after:
+            longest = min(longest, RETRY_FIRST)
     ceiling = min(RETRY_FIRST * float(2 ** min(max(attempts - 1, 0), 20)), longest)
     wait = max(ceiling * (0.5 + dice / 2) if attempts <= 1 else ceiling * dice, timedelta(seconds=1))
     if retry_after is not None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -33,11 +33,11 @@ from ..core.model import (
     OutboxMessage,
     RevocationReason,
 )
-from ..core.renewal import RETRY_FIRST, RenewalPolicy, renew_at, retry_at
-from ..errors import CertificateUnacceptable, GatewayError, HubUnreachable, Internal, IssuerRejected
+from ..core.renewal import RETRY_FIRST, RenewalPolicies, Window, renew_at, retry_at
+from ..errors import CertificateUnacceptable, GatewayError, HubUnreachable, Internal
 from ..pki import certificates
 from ..store.base import Store, Tx
-from . import replacing, revoking
+from . import generations, outcomes, replacing, revoking
 from .clock import Clock
 from .events import DAEMON, Events
 
@@ -72,22 +72,30 @@ class Driven:
 
 class CredentialEngine:
     def __init__(
-        self, *, store: Store, clock: Clock, events: Events, policy: RenewalPolicy, steps: Mapping[DeviceKind, Steps]
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        events: Events,
+        policies: RenewalPolicies,
+        steps: Mapping[DeviceKind, Steps],
     ) -> None:
         self._store = store
         self._clock = clock
         self._events = events
-        self._policy = policy
+        self._policies = policies
         self._steps = steps
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """One turn at a time for a device; a lock lives only as long as somebody holds or awaits it."""
         self._running: dict[tuple[str, int], asyncio.Task[Driven]] = {}
 
     @property
     def running(self) -> int:
         return len(self._running)
 
-    def drives(self, device_id: str, generation: int) -> bool:
-        return (device_id, generation) in self._running
+    def drives(self, credential: Credential) -> bool:
+        """Whether this one is under way."""
+        return (credential.device_id, credential.generation) in self._running
 
     def start(self, device_id: str, generation: int) -> asyncio.Task[Driven]:
         """Take the credential as far as it goes now, in a task of the engine's own: whoever waits for it may go away.
@@ -106,7 +114,7 @@ class CredentialEngine:
 
     def exclusive(self, device_id: str) -> asyncio.Lock:
         """Held while a credential of this device is driven: for whoever else writes to its identity."""
-        return self._locks[device_id]
+        return self._locks.setdefault(device_id, asyncio.Lock())
 
     async def drive(self, device_id: str, generation: int) -> Driven:
         return await asyncio.shield(self.start(device_id, generation))
@@ -120,7 +128,7 @@ class CredentialEngine:
 
     async def _drive(self, device_id: str, generation: int) -> Driven:
         error: GatewayError | None = None
-        async with self._locks[device_id]:
+        async with self.exclusive(device_id):
             while True:
                 device, credential, action = await self._store.write(lambda tx: self._begin(tx, device_id, generation))
                 if action is not None:
@@ -157,6 +165,9 @@ class CredentialEngine:
     async def _turn(self, action: Action, device: Device, begun: Credential) -> GatewayError | None:
         try:
             event, outcome, detail = await self._act(action, device, begun)
+        except _Unacceptable as refused:
+            await self._record_failure(action, refused.kept, refused.error)
+            return refused.error
         except GatewayError as error:
             await self._record_failure(action, begun, error)
             return error
@@ -184,10 +195,12 @@ class CredentialEngine:
                     return Event.WORKING, replace(begun, attempts=1, next_attempt_at=later), "the CA is at work"
                 later_than = await self._present_not_after(device)
                 kept = _with_certificate(settled, answer)
+                if device.kind is DeviceKind.GATEWAY:  # a leaf asks by itself: only it has its key
+                    kept = replace(kept, renew_at=self._renew_at(kept, answer.suggested))
                 try:
                     await steps.check(device, settled, answer, later_than)
                 except CertificateUnacceptable as error:
-                    raise _Unacceptable(error, kept) from error
+                    raise _Unacceptable(error, kept) from None
                 return Event.ISSUED, kept, f"serial {kept.serial}, until {kept.not_after:%Y-%m-%d %H:%M:%S}Z"
             case Action.ACCEPT:
                 if begun.not_after is not None and begun.not_after <= self._clock.now():
@@ -216,7 +229,7 @@ class CredentialEngine:
             record = replace(new, state=state, updated_at=now)
             entries = [_entry(record, action, final_event, detail, now)]
             if Action.SWITCH in actions:
-                record = self._switch(tx, device, record, now)
+                self._switch(tx, device, record, now)
                 entries.append(_entry(record, Action.SWITCH, final_event, f"generation {record.generation}", now))
             tx.credentials.put(record)
             for entry in entries:
@@ -227,14 +240,13 @@ class CredentialEngine:
 
         self._events.publish(*await self._store.write(work))
 
-    def _switch(self, tx: Tx, device: Device, record: Credential, now: datetime) -> Credential:
+    def _switch(self, tx: Tx, device: Device, record: Credential, now: datetime) -> None:
         """The one atomic switch: pointer, states and message in one transaction."""
-        for other in tx.credentials.all(device.device_id):
-            if other.state in lifecycle.USABLE and other.generation != record.generation:
+        for other in tx.credentials.all(device.device_id, lifecycle.USABLE):
+            if other.generation != record.generation:
                 state, _ = lifecycle.step(other.state, Event.SUPERSEDED)
                 tx.credentials.put(replace(other, state=state, updated_at=now, renew_at=None))
         tx.devices.put(replace(device, current=record.generation, in_hub=True))
-        assert record.not_before is not None
         assert record.not_after is not None
         tx.outbox.add(
             OutboxMessage(
@@ -252,57 +264,64 @@ class CredentialEngine:
                 created_at=now,
             )
         )
-        if device.kind is DeviceKind.GATEWAY:
-            due = renew_at(device.device_id, record.not_before, record.not_after, self._policy)
-            return replace(record, renew_at=due)
-        return record  # a leaf asks by itself: only it has its key
+
+    def _renew_at(self, kept: Credential, suggested: Window | None) -> datetime:
+        assert kept.not_before is not None
+        assert kept.not_after is not None
+        policy = self._policies.of(kept.device_id)
+        return renew_at(kept.device_id, kept.not_before, kept.not_after, policy, suggested)
 
     async def _record_failure(self, action: Action, begun: Credential, error: GatewayError) -> None:
         now = self._clock.now()
-        rejected = isinstance(error, IssuerRejected | CertificateUnacceptable)
+        words = f"{error.name()}: {error.message}"
+        policy = self._policies.of(begun.device_id)
 
         def work(tx: Tx) -> JournalEntry:
-            device, current = tx.devices.get(begun.device_id), tx.credentials.current(begun.device_id)
+            device, present = tx.devices.get(begun.device_id), tx.credentials.current(begun.device_id)
             assert device is not None
             # Revoked meanwhile: it is wound up at once, whatever was answered.
             revoked = revoking.is_given_up(tx, device, begun.generation)
-            attempts = begun.attempts + 1
-            event = Event.REJECTED if rejected and action is Action.REQUEST and not revoked else Event.FAILED
-            state, _ = lifecycle.step(begun.state, event)
-            again = retry_at(
-                now,
-                attempts,
-                self._clock.dice(),
-                not_after=current.not_after if current else None,
-                retry_after=error.retry_after,
-            )
+            event = Event.FAILED if revoked else outcomes.event_of(action, error)
+            state, actions = lifecycle.step(begun.state, event)
+            attempts = outcomes.attempts_after(event, begun.attempts)
+            again = outcomes.next_attempt(event, attempts, error, present, policy, now, self._clock.dice())
             record = replace(
-                error.kept if isinstance(error, _Unacceptable) else begun,
+                begun,
                 state=state,
                 updated_at=now,
                 attempts=attempts,
-                next_attempt_at=None if revoked or event is Event.REJECTED else again,
-                last_error=f"{error.name()}: {error.message}",
+                next_attempt_at=None if revoked else again,
+                last_error=words,
             )
             tx.credentials.put(record)
-            if event is Event.REJECTED and current is not None and current.renew_at is not None:
-                self._postpone(tx, current, now)
-            entry = _entry(record, action, event, f"{error.name()}: {error.message}", now)
+            if Action.BEGIN_ANEW in actions:
+                self._begin_anew(tx, device, record, present, now)
+            elif event is Event.REJECTED and present is not None and present.renew_at is not None:
+                self._postpone(tx, present, now)
+            entry = _entry(record, action, event, words, now)
             tx.journal.append(entry)
             return entry
 
         self._events.publish(await self._store.write(work))
 
-    def _postpone(self, tx: Tx, current: Credential, now: datetime) -> None:
+    def _postpone(self, tx: Tx, present: Credential, now: datetime) -> None:
         """A rejected renewal is begun anew later and later, never at once: no renewal loop."""
-        rejected = sum(
-            1
-            for each in tx.credentials.all(current.device_id)
-            if each.state is CredentialState.REJECTED and each.generation > current.generation
-        )
+        rejected = generations.rejected_since(tx, present.device_id, present.generation)
         # Each time costs a key in the token: even when the end is near, or past, it is not tried in a hurry.
-        later = max(retry_at(now, rejected, self._clock.dice(), not_after=current.not_after), now + RETRY_FIRST)
-        tx.credentials.put(replace(current, renew_at=later))
+        later = max(retry_at(now, rejected, self._clock.dice(), not_after=present.not_after), now + RETRY_FIRST)
+        tx.credentials.put(replace(present, renew_at=later))
+
+    def _begin_anew(
+        self, tx: Tx, device: Device, failed: Credential, present: Credential | None, now: datetime
+    ) -> None:
+        """The first time at once; should that key come to nothing either, later and later. A leaf makes its own."""
+        if failed.key is None:
+            return
+        lost = generations.rejected_since(tx, failed.device_id, present.generation if present else 0)
+        fresh = generations.begin(tx, device, failed.key.algorithm, now)
+        if lost > 1:
+            later = retry_at(now, lost - 1, self._clock.dice())
+            tx.credentials.put(replace(fresh, next_attempt_at=later))
 
     async def _wind_up(self, device: Device, credential: Credential) -> GatewayError | None:
         """The device was revoked on the way: what was minted is accounted for and revoked, the rest forgotten."""
@@ -339,16 +358,13 @@ class CredentialEngine:
         return None
 
 
-class _Unacceptable(CertificateUnacceptable):
+class _Unacceptable(Exception):
     """Carries what the CA minted, so that it is on record though it is never used."""
 
     def __init__(self, error: CertificateUnacceptable, kept: Credential) -> None:
-        super().__init__(error.message, device=error.device)
+        super().__init__(error.message)
+        self.error = error
         self.kept = kept
-
-    @classmethod
-    def name(cls) -> str:
-        return CertificateUnacceptable.name()
 
 
 def _with_certificate(credential: Credential, issued: Issued) -> Credential:
@@ -364,7 +380,16 @@ def _with_certificate(credential: Credential, issued: Issued) -> Credential:
     )
 
 
-_OUTCOMES = {Event.FAILED: "failed", Event.REJECTED: "failed", Event.EXPIRED: "failed", Event.WORKING: "waiting"}
+_OUTCOMES = {
+    Event.FAILED: "failed",
+    Event.REJECTED: "failed",
+    Event.UNREACHABLE: "failed",
+    Event.UNCONFIGURED: "failed",
+    Event.NEEDS_NEW_KEY: "failed",
+    Event.EXPIRED: "failed",
+    Event.WORKING: "waiting",
+    Event.DEFERRED: "waiting",
+}
 
 
 def _entry(credential: Credential, action: Action, event: Event, detail: str, now: datetime) -> JournalEntry:

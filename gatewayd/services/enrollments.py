@@ -20,7 +20,7 @@ from ..core import enrollment as rules
 from ..core import lifecycle
 from ..core.enrollment import Enrolled, EnrollmentRequest, Operation, Pending, Refusal
 from ..core.model import Credential, CredentialState, Device, DeviceState, JournalEntry
-from ..core.renewal import RenewalPolicy, renew_at, retry_at
+from ..core.renewal import RenewalPolicies, renew_at, retry_at
 from ..errors import (
     CodeRefused,
     DeviceRevoked,
@@ -34,10 +34,14 @@ from . import revoking
 from .clock import Clock, require
 from .credentials import CredentialEngine
 from .events import Events
+from .generations import unfinished_of
+from .turns import Turns
 
 _COME_BACK = 5
 """Seconds, for a leaf whose certificate is on its way."""
 _COME_BACK_LATEST = 300
+_COME_BACK_RENEWAL = 3600
+"""The latest for a leaf whose present certificate is still good while it waits for its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Enrollments:
         clock: Clock,
         events: Events,
         engine: CredentialEngine,
-        policy: RenewalPolicy,
+        turns: Turns,
+        policies: RenewalPolicies,
         anchors: Callable[[], tuple[x509.Certificate, ...]],
         answer_within: float,
     ) -> None:
@@ -66,7 +71,8 @@ class Enrollments:
         self._clock = clock
         self._events = events
         self._engine = engine
-        self._policy = policy
+        self._turns = turns
+        self._policies = policies
         self._anchors = anchors
         self._answer_within = answer_within
 
@@ -83,9 +89,18 @@ class Enrollments:
         admission = await self._store.write(lambda tx: self._admit(tx, request, now))
         self._events.publish(*admission.entries)
         credential = admission.credential
-        if credential.state in lifecycle.UNFINISHED:
+        if credential.state in lifecycle.UNFINISHED and self._may_go(credential, now):
             credential = await self._drive(credential)
         return self._answer(credential)
+
+    def _may_go(self, credential: Credential, now: datetime) -> bool:
+        """A renewal goes to the CA when its turn comes; the loop sees to that if it is not now."""
+        if self._engine.drives(credential) or credential.deadline is None:
+            return True
+        if credential.state in (CredentialState.ISSUED, CredentialState.ACCEPTING):
+            return True
+        due = credential.next_attempt_at is None or credential.next_attempt_at <= now
+        return due and self._turns.at_once(credential)
 
     async def _drive(self, credential: Credential) -> Credential:
         """Wait for the engine, but no longer than a client should; the engine goes on behind."""
@@ -102,10 +117,15 @@ class Enrollments:
             )
         if credential.state is CredentialState.REVOKED:
             raise DeviceRevoked(Refusal.REVOKED, device=credential.device_id)
+        now = self._clock.now()
         wait: float = _COME_BACK
         if credential.next_attempt_at is not None:
-            wait = (credential.next_attempt_at - self._clock.now()).total_seconds() + 1
-        return Pending(int(min(max(wait, _COME_BACK), _COME_BACK_LATEST)))
+            wait = (credential.next_attempt_at - now).total_seconds() + 1
+        latest: float = _COME_BACK_LATEST
+        if credential.deadline is not None and credential.deadline > now:
+            latest = min((credential.deadline - now).total_seconds() / 100, _COME_BACK_RENEWAL)
+            wait = max(wait, latest)
+        return Pending(int(max(min(wait, latest), _COME_BACK)))
 
     def _admit(self, tx: Tx, request: EnrollmentRequest, now: datetime) -> Admission:
         """Decide and write down, in one transaction. Raises a GatewayError, and then nothing was changed."""
@@ -119,10 +139,7 @@ class Enrollments:
             raise EnrollmentDenied(Refusal.REVOKED_KEY, device=device.device_id)
         if (known := self._same_request(tx, device, request, now)) is not None:
             return Admission(known)
-        if any(
-            each.state in lifecycle.UNFINISHED and not revoking.is_given_up(tx, device, each.generation)
-            for each in tx.credentials.all(device.device_id)
-        ):
+        if any(not revoking.is_given_up(tx, device, each.generation) for each in unfinished_of(tx, device.device_id)):
             raise TooManyRequests(
                 f"Another request of {device.device_id} is under way.", device=device.device_id, retry_after=_COME_BACK
             )
@@ -195,7 +212,8 @@ class Enrollments:
     def _is_due(self, credential: Credential, now: datetime) -> bool:
         assert credential.not_before is not None
         assert credential.not_after is not None
-        due = renew_at(credential.device_id, credential.not_before, credential.not_after, self._policy)
+        policy = self._policies.of(credential.device_id)
+        due = renew_at(credential.device_id, credential.not_before, credential.not_after, policy)
         return now >= due
 
     def _write_down(self, tx: Tx, device: Device, request: EnrollmentRequest, now: datetime) -> Admission:
@@ -206,12 +224,15 @@ class Enrollments:
             who = f"code:{device.device_id}"
         else:
             who = f"certificate:{device.device_id}"
+        # Whoever comes with a code stands beside the device: that does not wait for a turn.
+        present = tx.credentials.current(device.device_id) if request.peer_certificate is not None else None
         credential = Credential(
             device_id=device.device_id,
             generation=tx.credentials.next_generation(device.device_id),
             state=CredentialState.KEYED,
             created_at=now,
             updated_at=now,
+            deadline=present.not_after if present is not None else None,
             csr=request.csr.der,
             public_key_sha256=request.csr.public_key_sha256,
         )

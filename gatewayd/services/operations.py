@@ -40,7 +40,7 @@ from ..keys.base import KeyStore
 from ..pki import pem
 from ..pki.names import canonical, general_name
 from ..store.base import Store, Tx
-from . import codes, renewals, revoking
+from . import codes, generations, revoking
 from .clock import Clock, require
 from .credentials import CredentialEngine
 from .events import Events, Progress, telling
@@ -75,11 +75,13 @@ class Operations:
         algorithm: KeyAlgorithm,
         code_lifetime: int,
         swaps: Swaps,
+        try_ca: Callable[[], None],
         ring: Callable[[], None],
         token: TokenOperations,
     ) -> None:
         """``bootstrap_issuer`` makes the CA's port with a person's token; ``trust_clock`` takes the machine's time as
-        right; ``ring`` wakes the loops."""
+        right; ``try_ca`` lets the next request to the CA through even if it is being left alone; ``ring`` wakes the
+        loops."""
         self._store = store
         self._clock = clock
         self._events = events
@@ -94,6 +96,7 @@ class Operations:
         self._algorithm = algorithm
         self._code_lifetime = code_lifetime
         self._swaps = swaps
+        self._try_ca = try_ca
         self._ring = ring
         self.token = token
 
@@ -234,6 +237,7 @@ class Operations:
         if await self._store.read(lambda tx: tx.credentials.current(device_id)) is None:
             raise NotBootstrapped(f"{device_id} has no certificate yet.", device=device_id)
         require(self._clock)
+        self._try_ca()
         generation = await self._begin(caller, "renewal", algorithm)
         return lambda progress: self._drive(generation, progress)
 
@@ -254,7 +258,7 @@ class Operations:
                 raise DeviceRevoked(f"{self._gateway_id} has been revoked.", device=self._gateway_id)
             if factory is not None:
                 tx.settings.set(FACTORY, factory)
-            credential = renewals.begin(tx, record, algorithm, now)
+            credential = generations.begin(tx, record, algorithm, now)
             words = f"generation {credential.generation}"
             entry = JournalEntry(now, self._gateway_id, _who(caller), what, "done", words)
             tx.journal.append(entry)
@@ -322,7 +326,7 @@ class Operations:
             while True:
                 changed.clear()
                 unfinished, records = await self._store.read(
-                    lambda tx: (renewals.unfinished_of(tx, device_id), tx.revocations.all(device_id))
+                    lambda tx: (generations.unfinished_of(tx, device_id), tx.revocations.all(device_id))
                 )
                 if not unfinished and all(table.is_closed(each) for each in records):
                     break

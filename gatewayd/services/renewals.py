@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from dataclasses import replace
 from datetime import datetime
 
-from ..core import lifecycle
-from ..core.model import Credential, CredentialState, Device, DeviceState, KeyAlgorithm, KeyRef
+from ..core.model import Credential, DeviceState, KeyAlgorithm
 from ..errors import GatewayError
 from ..store.base import Store, Tx
 from .clock import Clock
 from .credentials import CredentialEngine, Driven
 from .events import Alarm
+from .generations import begin, unfinished_of
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -27,34 +26,14 @@ _WAIT_FOR_TIME = 10.0
 _AT_ONCE = 16
 
 
-def unfinished_of(tx: Tx, device_id: str) -> list[Credential]:
-    return [each for each in tx.credentials.all(device_id) if each.state in lifecycle.UNFINISHED]
-
-
-def begin(tx: Tx, device: Device, algorithm: KeyAlgorithm, now: datetime) -> Credential:
-    """Write down that the gateway wants a next generation, under a fresh CKA_ID. One at a time: when one is under way
-    it is returned, with its next attempt moved to now."""
-    if under_way := unfinished_of(tx, device.device_id):
-        sooner = replace(under_way[-1], next_attempt_at=None)
-        tx.credentials.put(sooner)
-        return sooner
-    credential = Credential(
-        device_id=device.device_id,
-        generation=tx.credentials.next_generation(device.device_id),
-        state=CredentialState.WANTED,
-        created_at=now,
-        updated_at=now,
-        key=KeyRef(secrets.token_bytes(16), algorithm),
-    )
-    tx.credentials.add(credential)
-    return credential
-
-
 class Renewals:
-    def __init__(self, *, store: Store, clock: Clock, engine: CredentialEngine, algorithm: KeyAlgorithm) -> None:
+    def __init__(
+        self, *, store: Store, clock: Clock, engine: CredentialEngine, turns: Turns, algorithm: KeyAlgorithm
+    ) -> None:
         self._store = store
         self._clock = clock
         self._engine = engine
+        self._turns = turns
         self._algorithm = algorithm
         self.alarm = Alarm()
 
@@ -71,20 +50,28 @@ class Renewals:
             await self.alarm.sleep(wait)
 
     async def round(self) -> float:
-        """Start what is due. Returns the seconds until something is due again."""
+        """Start what is due. Returns the seconds until something is due again; a drive that ends rings."""
         if not self._clock.sane():
             return _WAIT_FOR_TIME
         now = self._clock.now()
-        await self._store.write(lambda tx: self._begin_due(tx, now))
+        if await self._store.read(lambda tx: bool(tx.credentials.due(now, 1))):
+            await self._store.write(lambda tx: self._begin_due(tx, now))
         unfinished, moment = await self._store.read(
-            lambda tx: (tx.credentials.unfinished(now), tx.credentials.next_moment(after=now))
+            lambda tx: (tx.credentials.unfinished(now, 2 * _AT_ONCE), tx.credentials.next_moment(after=now))
         )
-        waiting = [each for each in unfinished if not self._engine.drives(each.device_id, each.generation)]
-        for credential in waiting[: max(_AT_ONCE - self._engine.running, 0)]:
+        self._start([each for each in unfinished if not self._engine.drives(each)][: self._room()])
+        going, wait = await self._turns.next(now, self._room(), self._engine.drives)
+        self._start(going)
+        if moment is not None:
+            wait = min(wait, (moment - now).total_seconds())
+        return min(wait, _LONGEST_SLEEP)
+
+    def _room(self) -> int:
+        return max(_AT_ONCE - self._engine.running, 0)
+
+    def _start(self, credentials: list[Credential]) -> None:
+        for credential in credentials:
             self._engine.start(credential.device_id, credential.generation).add_done_callback(self._driven)
-        if moment is None:
-            return _LONGEST_SLEEP
-        return min((moment - now).total_seconds(), _LONGEST_SLEEP)
 
     def _driven(self, task: asyncio.Task[Driven]) -> None:
         """There may be room for another now. Not after a broken disk, or it would be tried without a pause."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from .. import __version__
+from ..ca.sparing import Spared
 from ..core import lifecycle
 from ..core import revocation as table
 from ..core.model import Credential, Device, DeviceKind, KeyAlgorithm, ReplacementState, Revocation
@@ -35,6 +36,7 @@ class StatusReader:
         algorithm: KeyAlgorithm,
         link: Link,
         health: Health,
+        spared: Callable[[], Spared | None],
         gateway_id: str,
         issuer_name: str,
         issuer_url: str,
@@ -43,14 +45,15 @@ class StatusReader:
         sources: Callable[[], list[Data]],
     ) -> None:
         """``tokens``: ``gateway``, and ``registrar`` where that one's key has a token of its own; ``algorithm`` is
-        that of the gateway's keys to come. ``est_url`` is None while the EST server does not listen; ``sources``: what
-        revocations are learned from."""
+        that of the gateway's keys to come. ``spared`` tells of the breaker before the CA. ``est_url`` is None while the
+        EST server does not listen; ``sources``: what revocations are learned from."""
         self._store = store
         self._clock = clock
         self._tokens = tokens
         self._algorithm = algorithm
         self._link = link
         self._health = health
+        self._spared = spared
         self._gateway_id = gateway_id
         self._issuer = {"name": issuer_name, "url": issuer_url}
         self._hub_host = hub_host
@@ -78,7 +81,7 @@ class StatusReader:
             "token": views.token(self._tokens["gateway"].status()),
             **{f"{name}_token": views.token(keys.status()) for name, keys in self._tokens.items() if name != "gateway"},
             "clock": views.clock(self._clock.status()),
-            "issuer": self._issuer | views.peer(self._health.issuer),
+            "issuer": self._issuer | views.peer(self._health.issuer) | views.spared(self._spared(), now),
             "hub": {
                 "host": self._hub_host,
                 **views.link(self._link.status()),

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from ..ca.base import CertificateRequest, Holder, Issued, Issuer, Working
 from ..core.inventory import key_label
 from ..core.model import Credential, Device, DeviceKind, KeyRef
-from ..errors import CertificateUnacceptable, HubRefused, Internal, NotBootstrapped, RegistrarRefused
+from ..errors import CertificateUnacceptable, HubRefused, Internal, NewKeyNeeded, NotBootstrapped, RegistrarRefused
 from ..keys.base import KeyStore
 from ..pki import certificates, csr
 from ..store.base import Store
@@ -173,6 +173,7 @@ class GatewaySteps(CommonSteps):
 
     async def request(self, device: Device, credential: Credential) -> Issued | Working:
         request = self._certificate_request(device, credential)
+        await self._check_key(device, credential)
         holder = await self._holder(device)
         # A person's token first: while a bootstrap is under way, the registrar's application may not be known yet.
         registrar = self.bootstrap or self._issuer
@@ -191,6 +192,17 @@ class GatewaySteps(CommonSteps):
             else:
                 raise NotBootstrapped(f"{device.device_id} has no certificate yet.", device=device.device_id)
         return answer
+
+    async def _check_key(self, device: Device, credential: Credential) -> None:
+        """A token may have been cleared since the key was made: nothing is to be minted for a key that is gone."""
+        public_key = x509.load_der_x509_csr(credential.csr).public_key() if credential.csr else None
+        if (
+            not isinstance(public_key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
+            or await self._keys.find(public_key) is None
+        ):
+            raise NewKeyNeeded(
+                f"The key of generation {credential.generation} is gone from the token.", device=device.device_id
+            )
 
     async def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
         await self._anchors.learn(issued)
@@ -228,6 +240,7 @@ class GatewaySteps(CommonSteps):
     async def accept(self, device: Device, credential: Credential) -> None:
         if credential.certificate is None:
             raise CertificateUnacceptable("There is no certificate to accept.", device=device.device_id)
+        await self._check_key(device, credential)
         new = self.as_link(credential)
         try:
             await self._link.switch(new)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from ..ca.sparing import Spared
 from ..core import lifecycle
 from ..core import replacement as swap
 from ..core import revocation as table
@@ -245,6 +246,13 @@ def peer(proven: Proven) -> Data:
             "last_error_at": when(proven.last_error_at),
         }
     )
+
+
+def spared(breaker: Spared | None, now: datetime) -> Data:
+    """``left_alone_until`` while the breaker before the CA is open."""
+    if breaker is None:
+        return {}
+    return {"failures": breaker.failures, "left_alone_until": when(now + timedelta(seconds=breaker.next_try))}
 
 
 def link(status: LinkStatus) -> Data:

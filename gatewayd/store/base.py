@@ -44,8 +44,8 @@ class Credentials(Protocol):
     """At most one credential of a device is CURRENT at any moment: a switch supersedes the old one first."""
 
     def get(self, device_id: str, generation: int) -> Credential | None: ...
-    def all(self, device_id: str) -> list[Credential]:
-        """Oldest generation first."""
+    def all(self, device_id: str, states: Iterable[CredentialState] | None = None) -> list[Credential]:
+        """Of one device, oldest generation first; in ten years they become many: name the states where you can."""
 
     def current(self, device_id: str) -> Credential | None:
         """The one that Device.current points at."""
@@ -68,8 +68,19 @@ class Credentials(Protocol):
     def refused(self, now: datetime) -> list[tuple[str, str, str, datetime]]:
         """(device_id, serial, thumbprint, not_after) of every REVOKED certificate that has not expired."""
 
-    def unfinished(self, now: datetime) -> list[Credential]:
-        """In a state of lifecycle.UNFINISHED, and next_attempt_at absent or not after now; oldest first."""
+    def unfinished(self, now: datetime, limit: int = 100) -> list[Credential]:
+        """In a state of lifecycle.UNFINISHED, and next_attempt_at absent or not after now; those that have waited
+        longest first. Without those that wait for their turn at the CA."""
+
+    def waiting(self, now: datetime, limit: int = 100) -> list[Credential]:
+        """With a deadline and before the CA's answer, and next_attempt_at absent or not after now; the most urgent
+        first."""
+
+    def deadlines(self, limit: int = 1000) -> list[datetime]:
+        """Of all that wait for their turn at the CA, whether or not an attempt is due; the most urgent first."""
+
+    def load(self, now: datetime) -> float:
+        """The sum of 1 / lifetime (a second) of the valid CURRENT ones. Reads them all: not for every wake."""
 
     def due(self, now: datetime, limit: int = 100) -> list[Credential]:
         """CURRENT, with renew_at not after now. Costs the same with 100 and with 100,000 records (partial index)."""

@@ -33,6 +33,7 @@ _TABLE = Table(
         "not_before",
         "not_after",
         "renew_at",
+        "deadline",
         "attempts",
         "next_attempt_at",
         "last_error",
@@ -44,8 +45,9 @@ _SELECT = f"SELECT credentials.*, chains.certificates FROM credentials {_CHAIN}"
 
 # Word for word as in the schema, or SQLite could not use its partial indexes. INDEXED BY turns that into an error: the
 # planner, left alone, would take the index on state and walk all current credentials.
-UNFINISHED_STATES = ("wanted", "keying", "keyed", "requesting", "pending", "issued", "accepting")
+UNFINISHED_STATES = ("wanted", "keying", "keyed", "requesting", "pending", "blocked", "issued", "accepting")
 _IS_UNFINISHED = f"state IN ({', '.join(map(repr, UNFINISHED_STATES))})"
+_IS_WAITING = "deadline IS NOT NULL AND state IN ('keyed', 'requesting', 'pending', 'blocked')"
 _IS_DUE = "state = 'current' AND renew_at IS NOT NULL"
 
 DUE = f"""
@@ -54,8 +56,15 @@ DUE = f"""
 """
 UNFINISHED = f"""
     SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_unfinished {_CHAIN}
-    WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) <= ?
-    ORDER BY created_at, credentials.rowid
+    WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) <= ? AND NOT ({_IS_WAITING})
+    ORDER BY ifnull(next_attempt_at, 0), credentials.rowid LIMIT ?
+"""
+WAITING = f"""
+    SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_waiting {_CHAIN}
+    WHERE {_IS_WAITING} AND ifnull(next_attempt_at, 0) <= ? ORDER BY deadline LIMIT ?
+"""
+DEADLINES = f"""
+    SELECT deadline FROM credentials INDEXED BY credentials_waiting WHERE {_IS_WAITING} ORDER BY deadline LIMIT ?
 """
 ALIVE = """
     SELECT device_id, generation, thumbprint FROM credentials INDEXED BY credentials_alive
@@ -73,6 +82,10 @@ NEXT_ATTEMPT = f"""
     SELECT next_attempt_at FROM credentials INDEXED BY credentials_unfinished
     WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > ? ORDER BY ifnull(next_attempt_at, 0) LIMIT 1
 """
+LOAD = """
+    SELECT total(1e6 / (not_after - not_before)) FROM credentials INDEXED BY credentials_by_state
+    WHERE state = 'current' AND not_after > ?
+"""
 
 
 class CredentialRows:
@@ -82,8 +95,13 @@ class CredentialRows:
     def get(self, device_id: str, generation: int) -> Credential | None:
         return self._one(f"{_SELECT} WHERE device_id = ? AND generation = ?", device_id, generation)
 
-    def all(self, device_id: str) -> list[Credential]:
-        return self._many(f"{_SELECT} WHERE device_id = ? ORDER BY generation", device_id)
+    def all(self, device_id: str, states: Iterable[CredentialState] | None = None) -> list[Credential]:
+        if states is None:
+            return self._many(f"{_SELECT} WHERE device_id = ? ORDER BY generation", device_id)
+        among = "state IN (SELECT value FROM json_each(?))"
+        return self._many(
+            f"{_SELECT} WHERE device_id = ? AND {among} ORDER BY generation", device_id, json.dumps(sorted(states))
+        )
 
     def current(self, device_id: str) -> Credential | None:
         return self._one(
@@ -121,8 +139,18 @@ class CredentialRows:
     def refused(self, now: datetime) -> list[tuple[str, str, str, datetime]]:
         return [(*row[:3], moment(row[3])) for row in self._connection.execute(REFUSED, (stamp(now),))]
 
-    def unfinished(self, now: datetime) -> list[Credential]:
-        return self._many(UNFINISHED, stamp(now))
+    def unfinished(self, now: datetime, limit: int = 100) -> list[Credential]:
+        return self._many(UNFINISHED, stamp(now), limit)
+
+    def waiting(self, now: datetime, limit: int = 100) -> list[Credential]:
+        return self._many(WAITING, stamp(now), limit)
+
+    def deadlines(self, limit: int = 1000) -> list[datetime]:
+        return [moment(row[0]) for row in self._connection.execute(DEADLINES, (limit,))]
+
+    def load(self, now: datetime) -> float:
+        total: float = self._connection.execute(LOAD, (stamp(now),)).fetchone()[0]
+        return total
 
     def due(self, now: datetime, limit: int = 100) -> list[Credential]:
         """Longest due first."""
@@ -168,6 +196,7 @@ class CredentialRows:
             "not_before": stamp(credential.not_before),
             "not_after": stamp(credential.not_after),
             "renew_at": stamp(credential.renew_at),
+            "deadline": stamp(credential.deadline),
             "attempts": credential.attempts,
             "next_attempt_at": stamp(credential.next_attempt_at),
             "last_error": credential.last_error,
@@ -199,6 +228,7 @@ def _credential(row: sqlite3.Row) -> Credential:
         not_before=moment(row["not_before"]),
         not_after=moment(row["not_after"]),
         renew_at=moment(row["renew_at"]),
+        deadline=moment(row["deadline"]),
         attempts=row["attempts"],
         next_attempt_at=moment(row["next_attempt_at"]),
         last_error=row["last_error"],

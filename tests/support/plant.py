@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gatewayd.core.enrollment import EnrollmentRequest, Operation
 from gatewayd.core.model import Credential, Device, DeviceKind, DeviceState, KeyAlgorithm, Revocation, San
-from gatewayd.core.renewal import RenewalPolicy
+from gatewayd.core.renewal import RenewalPolicies
 from gatewayd.core.revocation import may_speak
 from gatewayd.keys.base import KeyStore
 from gatewayd.pki import csr
@@ -40,6 +40,7 @@ from gatewayd.services.status import StatusReader
 from gatewayd.services.steps import GatewaySteps, LeafSteps
 from gatewayd.services.swaps import Swaps
 from gatewayd.services.token_operations import TokenOperations
+from gatewayd.services.turns import Turns
 from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
 from gatewayd.upstream.base import LinkCredential, Way
@@ -50,13 +51,23 @@ T = TypeVar("T")
 
 GATEWAY = "gw-1"
 LEAF = "leaf-1"
-POLICY = RenewalPolicy()
+POLICIES = RenewalPolicies()
 
 
 class Someone:
     """Who calls an operation."""
 
     uid = 1000
+
+
+class OpenGate:
+    """The fake CA is never left alone."""
+
+    def pause(self) -> float:
+        return 0.0
+
+    def on_trial(self) -> bool:
+        return False
 
 
 class Plant:
@@ -113,10 +124,17 @@ class Plant:
         self.engine = CredentialEngine(
             **common,
             events=self.events,
-            policy=POLICY,
+            policies=POLICIES,
             steps={DeviceKind.GATEWAY: self.steps, DeviceKind.LEAF: leaf_steps},
         )
-        self.renewals = Renewals(**common, engine=self.engine, algorithm=KeyAlgorithm.EC_P256)
+        self.turns = Turns(
+            store=self.store,
+            policy=POLICIES.default,
+            gate=OpenGate(),
+            most=10,
+            monotonic=lambda: self.clock.now().timestamp(),
+        )
+        self.renewals = Renewals(**common, engine=self.engine, turns=self.turns, algorithm=KeyAlgorithm.EC_P256)
         self.revocations = Revocations(**ports, events=self.events, gateway_id=GATEWAY)
         self.replacements = Replacements(
             **common,
@@ -131,7 +149,8 @@ class Plant:
             **common,
             events=self.events,
             engine=self.engine,
-            policy=POLICY,
+            turns=self.turns,
+            policies=POLICIES,
             anchors=self.anchors.known,
             answer_within=5,
         )
@@ -145,6 +164,7 @@ class Plant:
             algorithm=KeyAlgorithm.EC_P256,
             link=self.link,
             health=self.health,
+            spared=lambda: None,
             gateway_id=GATEWAY,
             issuer_name="ezca",
             issuer_url="https://ezca.example",
@@ -166,6 +186,7 @@ class Plant:
             algorithm=KeyAlgorithm.EC_P256,
             code_lifetime=86400,
             swaps=Swaps(**common, events=self.events, reader=self.reader, code_lifetime=86400, ring=lambda: None),
+            try_ca=lambda: None,
             ring=lambda: None,
             token=TokenOperations(
                 **common,

@@ -27,7 +27,7 @@ from gatewayd.errors import (
     TooManyRequests,
 )
 from gatewayd.services.enrollments import Enrollments
-from tests.support.plant import GATEWAY, LEAF, POLICY, Plant, request
+from tests.support.plant import GATEWAY, LEAF, POLICIES, Plant, request
 
 
 @pytest.fixture
@@ -110,7 +110,8 @@ async def test_a_slow_ca_does_not_keep_the_leaf_on_the_line_and_a_client_that_le
         clock=plant.clock,
         events=plant.events,
         engine=plant.engine,
-        policy=POLICY,
+        turns=plant.turns,
+        policies=POLICIES,
         anchors=plant.anchors.known,
         answer_within=0.01,
     )

@@ -15,7 +15,7 @@ from gatewayd.core.renewal import renew_at
 from gatewayd.errors import GatewayError, HubRefused, HubThrottled, HubUnreachable, IssuerUnreachable, StoreBroken
 from gatewayd.services.link import LinkKeeper
 from gatewayd.upstream.base import LinkCredential
-from tests.support.plant import GATEWAY, POLICY, Plant, Someone, request
+from tests.support.plant import GATEWAY, POLICIES, Plant, Someone, request
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def test_a_renewal_comes_by_itself_at_its_place_in_the_window_and_not_befo
     assert first is not None
     assert first.not_before is not None
     assert first.not_after is not None
-    due = renew_at(GATEWAY, first.not_before, first.not_after, POLICY)
+    due = renew_at(GATEWAY, first.not_before, first.not_after, POLICIES.default)
     assert first.renew_at == due
     plant.clock.time = due - timedelta(seconds=1)
     await plant.settle()

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gatewayd.ca.base import Issued, Working
 from gatewayd.ca.est import EstClient
+from gatewayd.ca.sparing import RateLimit
 from gatewayd.errors import (
     CertificateUnacceptable,
     GatewayError,
@@ -31,7 +32,7 @@ BAG = certs_only([AUTHORITY.root, LEAF, AUTHORITY.issuing])
 
 
 def client(server: Server) -> EstClient:
-    return EstClient(server.url + "/.well-known/est/", 5.0)
+    return EstClient(server.url + "/.well-known/est/", 5.0, RateLimit(1000))
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.encodebytes, lambda der: der])

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gatewayd.ca.base import CertificateRequest, Holder, Issued, Issuer
 from gatewayd.ca.ezca import EzcaIssuer
+from gatewayd.ca.sparing import RateLimit
 from gatewayd.config import EzcaSettings, OwnerSettings
 from gatewayd.core.model import RevocationReason, San
 from gatewayd.errors import IssuerRejected, IssuerUnconfigured, IssuerUnreachable, RegistrarRefused
@@ -72,7 +73,12 @@ class World:
     def make_issuer(self, **changes: Any) -> EzcaIssuer:
         token = StaticToken(changes.pop("token", self.token))
         return EzcaIssuer(
-            replace(self.settings, **changes), token, self.lab.tls, requester=APPLICATION, known=lambda: self.known
+            replace(self.settings, **changes),
+            token,
+            self.lab.tls,
+            rate=RateLimit(1000),
+            requester=APPLICATION,
+            known=lambda: self.known,
         )
 
     def fault(self, call: str, mode: str, **more: Any) -> None:

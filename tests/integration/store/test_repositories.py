@@ -88,6 +88,35 @@ async def test_credentials_are_found_by_pointer_thumbprint_key_and_state(store: 
     await store.read(look)
 
 
+async def test_who_waits_for_a_turn_is_told_apart_and_the_most_urgent_comes_first(store: SqliteStore) -> None:
+    keyed, blocked = CredentialState.KEYED, CredentialState.BLOCKED
+    urgent = replace(credential("leaf-0", 2, keyed), deadline=NOW + 5 * MINUTE)
+    mended = replace(credential("leaf-1", 2, blocked), deadline=NOW + MINUTE, next_attempt_at=NOW + 2 * MINUTE)
+    first = credential("leaf-2", 1, keyed)
+    issued = replace(credential("leaf-3", 2, CredentialState.ISSUED), deadline=NOW)
+    lives = replace(full_credential("leaf-0", 1), not_before=NOW - 50 * MINUTE, not_after=NOW + 50 * MINUTE)
+    over = replace(full_credential("leaf-1", 1), not_after=NOW)
+
+    def work(tx: Tx) -> None:
+        for i in range(4):
+            tx.devices.add(device(f"leaf-{i}"))
+        for each in (urgent, mended, first, issued, lives, over):
+            tx.credentials.add(each)
+
+    await store.write(work)
+
+    def look(tx: Tx) -> None:
+        assert tx.credentials.unfinished(NOW) == [first, issued]
+        assert tx.credentials.waiting(NOW) == [urgent]
+        assert tx.credentials.waiting(NOW + 2 * MINUTE) == [mended, urgent]
+        assert tx.credentials.waiting(NOW + 2 * MINUTE, limit=1) == [mended]
+        assert tx.credentials.deadlines() == [NOW + MINUTE, NOW + 5 * MINUTE]
+        assert tx.credentials.load(NOW) == pytest.approx(1 / 6000)
+        assert tx.credentials.all("leaf-0", [keyed]) == [urgent]
+
+    await store.read(look)
+
+
 async def test_due_and_unfinished_and_the_next_moment(store: SqliteStore) -> None:
     soon, later, unplanned = (
         replace(credential(f"leaf-{i}", 1, CredentialState.CURRENT), renew_at=at)
@@ -114,7 +143,7 @@ async def test_due_and_unfinished_and_the_next_moment(store: SqliteStore) -> Non
         assert tx.credentials.due(NOW + 9 * MINUTE) == [soon, later]
         assert tx.credentials.due(NOW + 9 * MINUTE, limit=1) == [soon]
         assert tx.credentials.unfinished(NOW) == [fresh]
-        assert tx.credentials.unfinished(NOW + 2 * MINUTE) == [backing_off, fresh]
+        assert tx.credentials.unfinished(NOW + 2 * MINUTE) == [fresh, backing_off]
         assert tx.credentials.next_moment(NOW) == NOW + MINUTE
         assert tx.credentials.next_moment(NOW + MINUTE) == NOW + 2 * MINUTE
 

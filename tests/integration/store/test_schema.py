@@ -144,10 +144,12 @@ async def test_history_cannot_be_rewritten_even_by_hand(store: SqliteStore, path
     ("query", "values", "search"),
     [
         (credentials.DUE, (0, 100), "SEARCH credentials USING INDEX credentials_due (renew_at>? AND renew_at<?)"),
-        (credentials.UNFINISHED, (0,), "SEARCH credentials USING INDEX credentials_unfinished (<expr><?)"),
+        (credentials.UNFINISHED, (0, 100), "SEARCH credentials USING INDEX credentials_unfinished (<expr><?)"),
         (credentials.NEXT_RENEWAL, (0,), "SEARCH credentials USING INDEX credentials_due (renew_at>?)"),
         (credentials.NEXT_ATTEMPT, (0,), "SEARCH credentials USING INDEX credentials_unfinished (<expr>>?)"),
         # These walk their whole index, which holds nothing but the rows in question.
+        (credentials.WAITING, (0, 100), "SEARCH credentials USING INDEX credentials_waiting (deadline>?)"),
+        (credentials.DEADLINES, (100,), "SEARCH credentials USING INDEX credentials_waiting (deadline>?)"),
         (outbox.UNSENT, (0, 50), "SCAN outbox USING INDEX outbox_unsent"),
         (revocations.OPEN, (), "SCAN revocations USING INDEX revocations_open"),
     ],
