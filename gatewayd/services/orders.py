@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from ..core import revocation as table
 from ..core.model import RevocationReason
-from ..errors import DeviceUnknown, GatewayError, InvalidArgument
+from ..errors import DeviceHealthy, DeviceUnknown, GatewayError, InvalidArgument
 from ..store.base import Store, Tx
 from ..upstream.base import Link, LinkState, MethodAnswer
 from .events import Alarm
@@ -141,7 +141,7 @@ class Orders:
             device_id, reason = _read(payload)
             follow = await self._revoke(WHO, device_id, reason)
         except GatewayError as error:
-            status = {DeviceUnknown: 404, InvalidArgument: 400}.get(type(error), 500)
+            status = {DeviceUnknown: 404, InvalidArgument: 400, DeviceHealthy: 409}.get(type(error), 500)
             return MethodAnswer(status, {"error": error.name(), "message": error.message[:TEXT_LIMIT]})
         except Exception:
             log.exception("a direct method failed unexpectedly")

@@ -91,12 +91,16 @@ def test_a_report_that_nobody_answers_is_sent_again(stage: Stage) -> None:
 
 def test_the_cloud_may_order_a_revocation(stage: Stage) -> None:
     enroll(stage, "leaf-3")
-    call = {"deviceId": GATEWAY, "methodName": "revoke", "payload": {"deviceId": "leaf-3", "reason": "keyCompromise"}}
-    answer = stage.lab.post("hub", "/lab/methods", call)
+    call = {"deviceId": GATEWAY, "methodName": "revoke"}
+    superseded = {"deviceId": "leaf-3", "reason": "superseded"}
+    refused = stage.lab.post("hub", "/lab/methods", call | {"payload": superseded})
+    assert (refused["status"], refused["payload"]["error"]) == (409, "DeviceHealthy")
+    ended = {"deviceId": "leaf-3", "reason": "cessationOfOperation"}
+    answer = stage.lab.post("hub", "/lab/methods", call | {"payload": ended})
     assert answer == {"status": 200, "payload": {"deviceId": "leaf-3", "outcome": "verified"}}
     assert identity(stage, "leaf-3")["status"] == "disabled"
     (revocation,) = stage.ctl_json("device", "show", "leaf-3")["revocations"]
-    assert (revocation["origin"], revocation["reason"]) == ("hub", "keyCompromise")
+    assert (revocation["origin"], revocation["reason"]) == ("hub", "cessationOfOperation")
     for payload, status in (({"deviceId": "nobody"}, 404), ({"deviceId": "leaf-1", "reason": "fun"}, 400), (7, 400)):
         assert stage.lab.post("hub", "/lab/methods", call | {"payload": payload})["status"] == status
 
