@@ -203,6 +203,7 @@ class Daemon:
             ca_name=settings.ezca.url,
             ca_list=ezca,
             directory=gateway.state_directory / "crl",
+            gateway_id=self._id,
         )
         self._outbox = Outbox(store=self._store, clock=self._clock, events=self._events, link=self._link)
         self._twin = TwinReporter(store=self._store, link=self._link, gateway_id=self._id)

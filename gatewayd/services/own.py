@@ -100,9 +100,6 @@ class OwnCertificates:
         """The CAs above the own certificates."""
         return {each for chain in self._issuers.values() for each in chain} | set(self._anchors())
 
-    def issuer_of(self, own: Own) -> x509.Certificate | None:
-        return next((each for each in self.issuers() if each.subject == own.issuer), None)
-
     def all(self) -> Iterable[Own]:
         return self._known.values()
 

@@ -41,9 +41,11 @@ class Sources:
         ca_name: str,
         ca_list: CertificateList,
         directory: Path,
+        gateway_id: str,
     ) -> None:
         """``directory``: where copies of CRLs are kept."""
         self._clock = clock
+        self._gateway_id = gateway_id
         self._directory = directory
         own = OwnCertificates(store, clock, anchors)
         learner = Learner(store=store, clock=clock, events=events)
@@ -80,7 +82,10 @@ class Sources:
         return [self._watch.run()] if self._export is None else [self._watch.run(), self._export.run()]
 
     def happened(self, entry: JournalEntry) -> None:
-        """An event of this process: a certificate that is refused from now on is exported."""
+        """An event of this process. The gateway's new certificate may name a new CRL; those that leaves' name are found
+        within a minute, because a thousand of them may come at once. What is refused from now on is exported."""
+        if entry.what == "switch" and entry.device_id == self._gateway_id:
+            self._watch.ring()
         if entry.what in ("revocation", Milestone.REFUSED_HERE):
             self._ring_export()
 

@@ -99,6 +99,9 @@ class Watch:
     def watched(self) -> Mapping[str, Watched]:
         return self._watched
 
+    def ring(self) -> None:
+        self._alarm.ring()
+
     async def run(self) -> None:
         try:
             while True:

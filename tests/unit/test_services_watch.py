@@ -178,7 +178,7 @@ async def test_a_defect_or_a_broken_disk_does_not_end_the_watch() -> None:
     running = asyncio.create_task(watching.watch.run())
     await asyncio.sleep(0.01)
     watching.own.broken = False
-    watching.watch._alarm.ring()
+    watching.watch.ring()
     await asyncio.sleep(0.01)
     assert not running.done()
     assert (
