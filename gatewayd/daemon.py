@@ -47,6 +47,7 @@ from .services.events import Events
 from .services.health import Health
 from .services.housekeeping import Housekeeping
 from .services.key_inventory import KeyInventory
+from .services.key_watch import KeyWatch
 from .services.link import LinkKeeper
 from .services.operations import Operations
 from .services.orders import Orders
@@ -211,12 +212,16 @@ class Daemon:
             store=self._store, clock=self._clock, gateway_id=self._id, tokens=self._tokens.values()
         )
         self._housekeeping = Housekeeping(store=self._store, clock=self._clock, inventory=inventory)
+        self._key_watch = KeyWatch(
+            store=self._store, keys=self._keys, clock=self._clock, events=self._events, gateway_id=self._id
+        )
         self._token_keepers = [
             TokenKeeper(
                 keys,
                 f"the {name}'s token",
                 gateway.key_algorithm if name == "gateway" else registrar.ALGORITHM,
                 self._token_opened,
+                self._key_watch.prove if name == "gateway" else None,
             )
             for name, keys in self._tokens.items()
         ]
@@ -234,7 +239,7 @@ class Daemon:
         reader = StatusReader(
             store=self._store,
             clock=self._clock,
-            tokens=self._tokens,
+            tokens={**self._tokens, "gateway": self._key_watch},
             algorithm=gateway.key_algorithm,
             link=self._link,
             health=self._health,
@@ -271,6 +276,7 @@ class Daemon:
             swaps=swaps,
             try_ca=self._issuer.try_now,
             ring=self._ring,
+            key_lost=lambda: self._key_watch.key_lost,
             token=TokenOperations(
                 store=self._store,
                 clock=self._clock,
@@ -391,6 +397,7 @@ class Daemon:
             signal.raise_signal(signal.SIGTERM)
 
     async def _token_opened(self) -> None:
+        await self._key_watch.hasten()
         await self._take_up_certificate()
         self._ring()
         self._housekeeping.ring()

@@ -48,6 +48,8 @@ class TokenState(StrEnum):
     FAULTY = "faulty"
     UNUSABLE = "unusable"
     """There, but the login fails though the module works: its TPM was cleared, or it is not the TPM that made it."""
+    KEY_MISSING = "key-missing"
+    """Works, but does not hold the key that is in use. A key store does not know which that is: services.token does."""
     PIN_MISSING = "pin-missing"
     PIN_REFUSED = "pin-refused"
     """Waits for a person: the PIN was tried once and is not tried again."""

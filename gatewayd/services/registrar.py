@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,10 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from ..ca.base import TokenSource
 from ..core.inventory import registrar_label
 from ..core.model import KeyAlgorithm, KeyRef
+from ..errors import KeyMissing
 from ..keys.base import KeyStore, PublicKey
 from ..pki import certificates, pem
 from ..store.base import Store
 from .clock import Clock
+
+log = logging.getLogger(__name__)
 
 LIFETIME = timedelta(days=730)
 
@@ -48,11 +52,27 @@ class Registrar:
 
     async def certificate(self) -> x509.Certificate:
         certificate, _ = await self._prepare()
+        if await self._lost(certificate):
+            certificate, _ = await self._prepare()
         return certificate
 
     async def token(self, scope: str) -> str:
+        certificate, tokens = await self._prepare()
+        try:
+            return await tokens.token(scope)
+        except KeyMissing:
+            if not await self._lost(certificate):
+                raise
         _, tokens = await self._prepare()
         return await tokens.token(scope)
+
+    async def _lost(self, certificate: x509.Certificate) -> bool:
+        """Whether its key is gone from the token; then the next preparation makes another one."""
+        if await self._keys.find(certificate.public_key()) is not None:  # type: ignore[arg-type]  # our own RSA key
+            return False
+        log.error("the registrar's key is gone from the token: another one is made, and has to be made known to Entra")
+        self._ready = None
+        return True
 
     async def _prepare(self) -> tuple[x509.Certificate, TokenSource]:
         async with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from .. import __version__
 from ..ca.sparing import Spared
@@ -12,7 +12,7 @@ from ..core import lifecycle
 from ..core import revocation as table
 from ..core.model import Credential, Device, DeviceKind, KeyAlgorithm, ReplacementState, Revocation
 from ..errors import AlgorithmUnsupported, ClockWrong, DeviceUnknown, NotBootstrapped, RegistrarRefused
-from ..keys.base import KeyStore
+from ..keys.base import TokenStatus
 from ..store.base import Store, Tx
 from ..upstream.base import Link
 from . import views
@@ -26,13 +26,17 @@ Data = dict[str, Any]
 _HISTORY = 50
 
 
+class Token(Protocol):
+    def status(self) -> TokenStatus: ...
+
+
 class StatusReader:
     def __init__(
         self,
         *,
         store: Store,
         clock: Clock,
-        tokens: Mapping[str, KeyStore],
+        tokens: Mapping[str, Token],
         algorithm: KeyAlgorithm,
         link: Link,
         health: Health,

@@ -209,9 +209,13 @@ class GatewaySteps(CommonSteps):
         await super().check(device, credential, issued, later_than)
 
     async def _holder(self, device: Device) -> Holder | None:
-        """The present certificate, or the factory's; None once it has expired: the registrar then asks anew."""
+        """The present certificate, or the factory's; None once it has expired, or its key is lost: the registrar then
+        asks anew."""
         present = await self.live(device) or self.factory
         if present is None or present.certificate.not_valid_after_utc <= self._clock.now():
+            return None
+        if await self._keys.find(present.private_key.public_key()) is None:
+            log.warning("the token does not hold the key of the certificate that %s would renew", device.device_id)
             return None
         return Holder(present.certificate, present.private_key, lambda: self._client_context(present))
 

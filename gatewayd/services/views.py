@@ -24,7 +24,16 @@ from ..core.model import (
     Replacement,
     Revocation,
 )
-from ..errors import GatewayError, PinMissing, PinRefused, ReplacementWaiting, all_errors
+from ..errors import (
+    GatewayError,
+    KeyMissing,
+    PinMissing,
+    PinRefused,
+    ReplacementWaiting,
+    TokenNotFound,
+    TokenUnusable,
+    all_errors,
+)
 from ..keys.base import PinTries, TokenObject, TokenState, TokenStatus
 from ..upstream.base import LinkStatus
 from .clock import ClockStatus
@@ -217,6 +226,12 @@ _TRIES = {
     PinTries.UNKNOWN: "How many tries are left the token does not say.",
 }
 
+_TOKEN_WAITS_FOR = {
+    TokenState.ABSENT: TokenNotFound,
+    TokenState.UNUSABLE: TokenUnusable,
+    TokenState.KEY_MISSING: KeyMissing,
+}
+
 
 def token_waiting(status: TokenStatus) -> Data | None:
     """When the token waits for a person."""
@@ -224,6 +239,8 @@ def token_waiting(status: TokenStatus) -> Data | None:
         return waiting(f"PIN refused: {status.detail} {_TRIES[status.pin_tries]}", PinRefused)
     if status.state is TokenState.PIN_MISSING:
         return waiting("No PIN for the token was given.", PinMissing)
+    if error := _TOKEN_WAITS_FOR.get(status.state):
+        return waiting(status.detail, error)
     return None
 
 

@@ -20,14 +20,17 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import NameOID
 
 from gatewayd.lab.demo.stage import Stage
+from gatewayd.lab.demo.tokens import SoftHsm, Token
 
 Json = dict[str, Any]
 
 
 @contextmanager
-def gateway(directory: Path, *, key_algorithm: str = "ec-p256", more: str = "") -> Iterator[Stage]:
+def gateway(
+    directory: Path, *, key_algorithm: str = "ec-p256", more: str = "", token: Callable[[Path], Token] = SoftHsm
+) -> Iterator[Stage]:
     """A stage whose gateway has its first certificate, is registrar and is connected."""
-    with Stage(directory, key_algorithm=key_algorithm, more=more) as stage:
+    with Stage(directory, key_algorithm=key_algorithm, more=more, token=token) as stage:
         stage.init_token()
         stage.start_daemon()
         stage.upload_registrar_certificate()

@@ -4,23 +4,31 @@ are revoked."""
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gatewayd.lab.demo.leaf import EnrollmentFailed, Leaf
 from gatewayd.lab.demo.stage import Stage
+from gatewayd.lab.demo.tokens import SoftHsm, Token, Tpm
 from tests.e2e.support import check_books, connected, gateway, identity, minted, show
 
 PROTECTED = "sensitive, always sensitive, never extractable, local"
 
 
 @pytest.mark.parametrize(
-    ("key_algorithm", "ways"),
-    [("ec-p256", ["simpleenroll"]), ("rsa-2048", ["RenewCertificateV3", "RenewCertificateV2", "RenewCertificate"])],
+    ("key_algorithm", "ways", "token"),
+    [
+        ("ec-p256", ["simpleenroll"], SoftHsm),
+        ("rsa-2048", ["RenewCertificateV3", "RenewCertificateV2", "RenewCertificate"], SoftHsm),
+        ("ec-p256", ["simpleenroll", "simpleenroll"], Tpm),
+    ],
 )
-def test_from_bootstrap_to_revocation(tmp_path: Path, key_algorithm: str, ways: list[str]) -> None:
-    with gateway(tmp_path / "stage", key_algorithm=key_algorithm) as stage:
+def test_from_bootstrap_to_revocation(
+    tmp_path: Path, key_algorithm: str, ways: list[str], token: Callable[[Path], Token]
+) -> None:
+    with gateway(tmp_path / "stage", key_algorithm=key_algorithm, token=token) as stage:
         for way in ways:
             gateway_renews(stage, way)
         leaf = Leaf(stage.directory / "leaf-1", "leaf-1", est_url(stage), stage.lab.web_root, stage.environment)

@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from gatewayd.ca.base import CertificateRequest, Holder, Issued, Working
 from gatewayd.core.clock import Verdict
 from gatewayd.core.model import KeyAlgorithm, KeyRef, RevocationReason
-from gatewayd.errors import HubRefused, HubUnreachable, IssuerRejected
+from gatewayd.errors import HubRefused, HubUnreachable, IssuerRejected, KeyMissing
 from gatewayd.keys.base import PrivateKey, PublicKey, TokenObject, TokenState, TokenStatus
 from gatewayd.keys.pin import Pin
+from gatewayd.keys.signer import TokenEcKey, TokenRsaKey
 from gatewayd.pki import certificates
 from gatewayd.pki.csr import public_key_sha256
 from gatewayd.pki.names import general_name
@@ -375,7 +376,10 @@ class FakeKeyStore:
             return self.keys[key_id][2].public_key()
 
     def private_key(self, ref: KeyRef, public_key: PublicKey) -> PrivateKey:
-        return self.keys[ref.id][2]
+        if ref.id in self.keys and self.keys[ref.id][2].public_key() == public_key:
+            return self.keys[ref.id][2]
+        kind = TokenRsaKey if isinstance(public_key, rsa.RSAPublicKey) else TokenEcKey
+        return kind(public_key, _missing)  # type: ignore[arg-type]
 
     async def find(self, public_key: PublicKey) -> KeyRef | None:
         for key_id, (_, algorithm, key) in self.keys.items():
@@ -392,6 +396,10 @@ class FakeKeyStore:
             TokenObject("private-key", key_id, label, algorithm, sensitive=True, extractable=False, local=True)
             for key_id, (label, algorithm, _) in self.keys.items()
         ]
+
+
+def _missing(*_: object) -> bytes:
+    raise KeyMissing("The key is not in the token.")
 
 
 def _make(algorithm: KeyAlgorithm) -> PrivateKey:

@@ -28,6 +28,7 @@ from gatewayd.services.enrollments import Enrollments
 from gatewayd.services.events import Events
 from gatewayd.services.health import Health
 from gatewayd.services.key_inventory import KeyInventory
+from gatewayd.services.key_watch import KeyWatch
 from gatewayd.services.link import LinkKeeper
 from gatewayd.services.operations import Operations
 from gatewayd.services.outbox import Outbox
@@ -39,6 +40,7 @@ from gatewayd.services.revocations import Revocations
 from gatewayd.services.status import StatusReader
 from gatewayd.services.steps import GatewaySteps, LeafSteps
 from gatewayd.services.swaps import Swaps
+from gatewayd.services.token_keeper import TokenKeeper
 from gatewayd.services.token_operations import TokenOperations
 from gatewayd.services.turns import Turns
 from gatewayd.store.base import Tx
@@ -86,6 +88,8 @@ class Plant:
         self.way: Way = RegistryWay(self.registry, GATEWAY)
         self.link = FakeLink(self.registry, GATEWAY, self.clock)
         self.tokens = FakeTokens()
+        self.token_opened = 0
+        """How often the token was found ready after it was not."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -158,9 +162,13 @@ class Plant:
             **common, keys=self.keys, device_id=GATEWAY, make_tokens=lambda key, certificate: self.tokens
         )
         self.inventory = KeyInventory(**common, gateway_id=GATEWAY, tokens=[self.keys])
+        self.key_watch = KeyWatch(**common, events=self.events, keys=self.keys, gateway_id=GATEWAY)
+        self.token_keeper = TokenKeeper(
+            self.keys, "the token", KeyAlgorithm.EC_P256, self._token_opened, self.key_watch.prove
+        )
         self.reader = StatusReader(
             **common,
-            tokens={"gateway": self.keys},
+            tokens={"gateway": self.key_watch},
             algorithm=KeyAlgorithm.EC_P256,
             link=self.link,
             health=self.health,
@@ -188,6 +196,7 @@ class Plant:
             swaps=Swaps(**common, events=self.events, reader=self.reader, code_lifetime=86400, ring=lambda: None),
             try_ca=lambda: None,
             ring=lambda: None,
+            key_lost=lambda: self.key_watch.key_lost,
             token=TokenOperations(
                 **common,
                 events=self.events,
@@ -197,6 +206,10 @@ class Plant:
                 ring=lambda: None,
             ),
         )
+
+    async def _token_opened(self) -> None:
+        self.token_opened += 1
+        await self.key_watch.hasten()
 
     async def stop(self) -> None:
         """As a crash does: whatever is under way ends where it is."""
