@@ -42,6 +42,10 @@ bench-revocation: setup
 bench-crl: setup
 	@$(PYTHON) -m benchmarks.crl
 
+.PHONY: bench-token
+bench-token: setup
+	@$(PYTHON) -m benchmarks.token
+
 deb: setup
 	@scripts/setup boot
 	@$(PYTHON) -m tests.boot.package
