@@ -157,8 +157,10 @@ def tokens(data: Data) -> RenderableType:
         grid.add_row(Text("state", style="bold"), _join(_state(it["state"]), since))
         if it.get("detail"):
             grid.add_row("", _text(it["detail"], "red"))
-        if "pin_tries_left" in it:
-            grid.add_row(Text("tries left", style="bold"), _text(it["pin_tries_left"], "red"))
+        if "pin_tries" in it:
+            left = str(it.get("pin_tries_left", it["pin_tries"]))
+            until = f"locked until {words.local(it['locked_until'])} at the latest" if "locked_until" in it else ""
+            grid.add_row(Text("PIN tries left", style="bold"), _join(_text(left, "red"), _text(until)))
         if "algorithms" in it:
             grid.add_row(Text("makes keys", style="bold"), _text(", ".join(it["algorithms"])))
     return grid

@@ -79,6 +79,10 @@ class TokenStatus:
     since: datetime
     pin_tries: PinTries = PinTries.UNKNOWN
     """As the token said after the PIN was refused."""
+    pin_tries_left: int | None = None
+    """The number, where the token's device tells it: a TPM does."""
+    locked_until: datetime | None = None
+    """When a locked TPM allows another try at the latest, if it has power and nobody else fails meanwhile."""
     algorithms: tuple[KeyAlgorithm, ...] = ()
     """What the token can both make and sign with, by its own list of mechanisms; empty until it was opened."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -17,14 +17,15 @@ import pkcs11
 from pkcs11 import ObjectClass
 
 from ..errors import PinRefused, TokenError, TokenFault, TokenModuleBroken, TokenNotFound, TokenUnusable
-from . import faults, objects
+from . import faults, objects, tpm
 from .base import PinTries, TokenState, TokenStatus
 from .pin import Pin
 from .uri import Pkcs11Uri
 
 T = TypeVar("T")
 
-_SLOTS: Final = MappingProxyType({"tpm2-software.github.io": 2})
+_TPM2_PKCS11: Final = "tpm2-software.github.io"
+_SLOTS: Final = MappingProxyType({_TPM2_PKCS11: 2})
 """By the library's manufacturer: objects that may stay loaded. tpm2-pkcs11 loads a key into the TPM when it is made or
 first used, and unloads it at the logout only. A TPM has three slots, the kernel's resource manager gives each client no
 more, and one is needed for the keys' parent: the third key would fail, and go on failing."""
@@ -78,7 +79,9 @@ class TokenConnection:
         self._session = self._log_in(token, pin, about_to_log_in, final_try)
         self._pin = pin if self._lib.manufacturer_id in _SLOTS else None
         algorithms = tuple(objects.offered_algorithms(token.slot))
-        self.status = replace(self.status, pin_tries=PinTries.UNKNOWN, algorithms=algorithms)
+        self.status = replace(
+            self.status, pin_tries=PinTries.UNKNOWN, pin_tries_left=None, locked_until=None, algorithms=algorithms
+        )
         self._set(TokenState.READY, "")
 
     @property
@@ -144,6 +147,7 @@ class TokenConnection:
         return translated
 
     def _log_in(self, token: Any, pin: Pin, about_to_log_in: Callable[[], None], final_try: bool) -> Any:
+        locked = False
         refusal = faults.login_refusal(token.flags, final_try=final_try)
         if refusal is None:
             about_to_log_in()
@@ -151,19 +155,27 @@ class TokenConnection:
                 return token.open(rw=True, user_pin=pin.reveal())
             except faults.PIN as error:
                 refusal = f"The token {token.label!r} refused the PIN ({faults.name(error)})."
+                locked = isinstance(error, pkcs11.PinLocked)
             except faults.BROKEN as error:
                 message = f"The token {token.label!r} is there, and cannot be logged in to ({faults.name(error)})."
                 self._set(TokenState.UNUSABLE, message)
                 raise TokenUnusable(message) from error
-        self.status = replace(self.status, pin_tries=self._tries(token))
+        self._note_tries(token, locked)
         self._set(TokenState.PIN_REFUSED, refusal)
         raise PinRefused(refusal)
 
-    def _tries(self, token: Any) -> PinTries:
+    def _note_tries(self, token: Any, locked: bool) -> None:
+        """What can be known of the tries that are left, after a refusal."""
         try:
-            return faults.tries_left(token.slot.get_token().flags)
+            tries = PinTries.NONE if locked else faults.tries_left(token.slot.get_token().flags)
         except pkcs11.PKCS11Error:
-            return PinTries.UNKNOWN
+            tries = PinTries.UNKNOWN
+        number, until = None, None
+        if self._lib.manufacturer_id == _TPM2_PKCS11 and (found := tpm.lockout()) is not None:
+            number = found.tries_left
+            tries = {0: PinTries.NONE, 1: PinTries.ONE}.get(number, PinTries.FEWER)
+            until = self._clock() + timedelta(seconds=found.forgives_after) if number == 0 else None
+        self.status = replace(self.status, pin_tries=tries, pin_tries_left=number, locked_until=until)
 
     def _find_token(self) -> Any:
         """The one token that matches, or None. Raises TokenModuleBroken, and TokenNotFound when several match."""

@@ -105,7 +105,9 @@ class Server:
         if status is self._told:
             return None
         self._told = status
-        return {**dataclasses.asdict(status), "since": status.since.isoformat()}
+        until = status.locked_until
+        times = {"since": status.since.isoformat(), "locked_until": until.isoformat() if until else None}
+        return dataclasses.asdict(status) | times
 
     # --- the requests ----------------------------------------------------------------------------
 

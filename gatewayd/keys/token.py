@@ -399,6 +399,7 @@ def _status(news: dict[str, Any]) -> TokenStatus:
             "state": TokenState(news["state"]),
             "since": datetime.fromisoformat(news["since"]),
             "pin_tries": PinTries(news["pin_tries"]),
+            "locked_until": datetime.fromisoformat(news["locked_until"]) if news["locked_until"] else None,
             "algorithms": tuple(map(KeyAlgorithm, news["algorithms"])),
         }
     )

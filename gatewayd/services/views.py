@@ -193,7 +193,9 @@ def token(status: TokenStatus) -> Data:
             "module": status.module,
             "detail": status.detail or None,
             "since": when(status.since),
-            "pin_tries_left": None if status.pin_tries is PinTries.UNKNOWN else str(status.pin_tries),
+            "pin_tries": None if status.pin_tries is PinTries.UNKNOWN else str(status.pin_tries),
+            "pin_tries_left": status.pin_tries_left,
+            "locked_until": when(status.locked_until),
             "algorithms": [str(each) for each in status.algorithms] or None,
         }
     )
@@ -226,6 +228,15 @@ _TRIES = {
     PinTries.UNKNOWN: "How many tries are left the token does not say.",
 }
 
+
+def _tries(status: TokenStatus) -> str:
+    if status.locked_until is not None:
+        return f"The token is locked, until {when(status.locked_until)} at the latest if it has power till then."
+    if status.pin_tries_left is not None:
+        return f"{status.pin_tries_left} tries are left before the token locks."
+    return _TRIES[status.pin_tries]
+
+
 _TOKEN_WAITS_FOR = {
     TokenState.ABSENT: TokenNotFound,
     TokenState.UNUSABLE: TokenUnusable,
@@ -236,7 +247,7 @@ _TOKEN_WAITS_FOR = {
 def token_waiting(status: TokenStatus) -> Data | None:
     """When the token waits for a person."""
     if status.state is TokenState.PIN_REFUSED:
-        return waiting(f"PIN refused: {status.detail} {_TRIES[status.pin_tries]}", PinRefused)
+        return waiting(f"PIN refused: {status.detail} {_tries(status)}", PinRefused)
     if status.state is TokenState.PIN_MISSING:
         return waiting("No PIN for the token was given.", PinMissing)
     if error := _TOKEN_WAITS_FOR.get(status.state):

@@ -59,7 +59,7 @@ def test_a_wrong_pin_costs_one_try_and_the_right_one_mends_all(stage: Stage, tok
 
     status = stage.wait_for("the refusal", lambda: _in_state(stage, "pin-refused"))
     assert spent() == 1
-    assert status["token"]["pin_tries_left"] == "fewer"
+    assert status["token"]["pin_tries"] == "fewer"
     (waiting,) = [each for each in status["waiting"] if each["error"] == "PinRefused"]
     assert waiting["what"].startswith("PIN refused: The token 'gatewayd' refused the PIN")
     assert "gatewayctl token unlock" in waiting["remedy"]

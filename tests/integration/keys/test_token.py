@@ -42,6 +42,7 @@ from gatewayd.keys.process import HelperProcess
 from gatewayd.keys.token import Pkcs11KeyStore
 from tests.support.softhsm import MODULE, PIN, SPY, SoftHsm
 from tests.support.token_thread import TokenThreads
+from tests.support.tpm import TpmToken
 
 from .conftest import Token, on_both_tokens
 
@@ -511,3 +512,24 @@ async def test_two_tokens_of_one_module_are_two_stores(keys: Pkcs11KeyStore, sof
     await other.close()
     assert await keys.find(first) is not None
     assert await keys.find(second) is None
+
+
+async def test_a_tpm_tells_the_tries_that_are_left_and_how_long_it_stays_locked(tpm: TpmToken) -> None:
+    store = Pkcs11KeyStore(tpm.module, tpm.uri, Pin("wrong-pin"))
+    with pytest.raises(PinRefused):
+        await store.open()
+    status = store.status()
+    first = status.pin_tries_left
+    assert first is not None
+    assert status.pin_tries is (PinTries.ONE if first == 1 else PinTries.FEWER)
+    for left in range(first - 1, -1, -1):
+        with pytest.raises(PinRefused):
+            await store.unlock(Pin("wrong-pin"))
+        assert store.status().pin_tries_left == left
+    locked = store.status()
+    assert locked.pin_tries is PinTries.NONE
+    assert locked.locked_until is not None
+    assert locked.locked_until > locked.since
+    with pytest.raises(PinRefused, match="PinLocked"):
+        await store.unlock(tpm.pin)
+    await store.close()
