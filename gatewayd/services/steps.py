@@ -16,7 +16,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from ..ca.base import CertificateRequest, Holder, Issued, Issuer, Working
 from ..core.inventory import key_label
 from ..core.model import Credential, Device, DeviceKind, KeyRef
-from ..errors import CertificateUnacceptable, HubRefused, Internal, NewKeyNeeded, NotBootstrapped, RegistrarRefused
+from ..errors import (
+    CertificateUnacceptable,
+    HubRefused,
+    Internal,
+    IssuerRejected,
+    IssuerUnconfigured,
+    NewKeyNeeded,
+    NotBootstrapped,
+    RegistrarRefused,
+)
 from ..keys.base import KeyStore
 from ..pki import certificates, csr
 from ..store.base import Store
@@ -57,7 +66,11 @@ class CommonSteps:
         if not issuer.can_find:
             return None
         with self._health.watch(self._health.issuer):
-            found = await issuer.find(request)
+            try:
+                found = await issuer.find(request)
+            except IssuerRejected as error:
+                # That is no answer to the request itself, which would end it.
+                raise IssuerUnconfigured(error.message, device=request.device_id) from error
         if found is None:
             return None
         thumbprint = certificates.thumbprint(found.certificate)
@@ -181,7 +194,7 @@ class GatewaySteps(CommonSteps):
             try:
                 if found := await self._find(registrar, request):
                     return found
-            except RegistrarRefused as error:
+            except (RegistrarRefused, IssuerUnconfigured) as error:
                 # Without a registrar nobody can look. Renewing goes before accounting: the service must live.
                 log.warning("cannot look for an earlier certificate of %s: %s", device.device_id, error)
         with self._health.watch(self._health.issuer):

@@ -125,11 +125,12 @@ async def test_a_leafs_step_finishes_after_a_crash_with_one_certificate(plant: P
     assert plant.registry.enabled(LEAF)
 
 
-async def test_after_an_unclear_answer_it_looks_before_it_asks_again(plant: Plant) -> None:
+@pytest.mark.parametrize("blind", [UNCLEAR, IssuerRejected("no list for you"), RegistrarRefused("not known")])
+async def test_after_an_unclear_answer_it_looks_before_it_asks_again(plant: Plant, blind: GatewayError) -> None:
     await plant.bootstrap()
     plant.issuer.faults.fail("issue", UNCLEAR, after=True)
     await enroll(plant)
-    plant.issuer.faults.fail("find", UNCLEAR)
+    plant.issuer.faults.fail("find", blind)
     await plant.pass_time(minutes=2)
     assert plant.issuer.faults.count("issue") == 1  # it cannot look, so it does not ask
     await plant.pass_time(minutes=4)
@@ -139,10 +140,11 @@ async def test_after_an_unclear_answer_it_looks_before_it_asks_again(plant: Plan
     assert plant.issuer.serials()[1:] == [current.serial]
 
 
-async def test_a_gateway_whose_registrar_is_refused_renews_all_the_same(plant: Plant) -> None:
+@pytest.mark.parametrize("refusal", [RegistrarRefused("not known"), IssuerRejected("no list for you")])
+async def test_a_gateway_whose_registrar_is_refused_renews_all_the_same(plant: Plant, refusal: GatewayError) -> None:
     present = await plant.bootstrap()
     plant.issuer.faults.fail("renew", UNCLEAR, after=True)
-    plant.issuer.faults.fail("find", RegistrarRefused("not known"), times=None)
+    plant.issuer.faults.fail("find", refusal, times=None)
     await renew(plant)
     await plant.pass_time(minutes=2)
     current = await plant.current()
