@@ -140,8 +140,8 @@ def factory_certificate(plant: Plant, key: ec.EllipticCurvePrivateKey, **more: A
 
 
 async def test_a_factory_certificate_is_renewed_into_the_first_own_one_also_after_a_crash(plant: Plant) -> None:
-    await plant.keys.generate(b"\x01", "factory", KeyAlgorithm.EC_P256)
-    key = plant.keys.keys[b"\x01"][2]
+    await plant.fake_keys.generate(b"\x01", "factory", KeyAlgorithm.EC_P256)
+    key = plant.fake_keys.keys[b"\x01"][2]
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     work = await plant.operations.bootstrap_with_certificate(ME, factory_certificate(plant, key))
     await work(ignore)
@@ -177,7 +177,7 @@ async def test_a_watching_administrator_sees_the_steps_of_a_renewal(plant: Plant
 
 
 async def test_the_registrars_key_and_certificate_are_made_once_also_through_a_crash(plant: Plant) -> None:
-    plant.keys.faults.fail("generate", RuntimeError("power cut"), after=True)
+    plant.fake_keys.faults.fail("generate", RuntimeError("power cut"), after=True)
     with pytest.raises(RuntimeError):
         await plant.operations.registrar_certificate(ME)
     await plant.restart()
@@ -185,20 +185,20 @@ async def test_the_registrars_key_and_certificate_are_made_once_also_through_a_c
     assert await plant.registrar.token("scope") == "token for scope"
     await plant.restart()
     assert await plant.operations.registrar_certificate(ME) == first
-    assert len(plant.keys.keys) == 1
+    assert len(plant.fake_keys.keys) == 1
 
 
 @pytest.mark.parametrize("what", ["cleared", "over"])
 async def test_a_registrar_whose_key_or_time_is_gone_has_a_new_certificate_to_upload(plant: Plant, what: str) -> None:
     first = pem.certificate(await plant.operations.registrar_certificate(ME))
     if what == "cleared":
-        plant.keys.clear()
+        plant.fake_keys.clear()
     else:
         plant.clock.advance(days=731)
     await plant.restart()
     second = pem.certificate(await plant.operations.registrar_certificate(ME))
     assert second != first
-    (_, _, key), *_ = plant.keys.keys.values()
+    (_, _, key), *_ = plant.fake_keys.keys.values()
     assert second.public_key() == key.public_key()
     assert second.not_valid_before_utc <= plant.clock.now() < second.not_valid_after_utc
 
@@ -282,7 +282,7 @@ WAITING: list[tuple[str, str]] = [("new", "NotBootstrapped"), ("pin", "PinRefuse
 @pytest.mark.parametrize(("what", "error"), WAITING)
 async def test_what_waits_for_a_person_says_so_with_the_remedy(plant: Plant, what: str, error: str) -> None:
     if what == "pin":
-        plant.keys.say(TokenState.PIN_REFUSED)
+        plant.fake_keys.say(TokenState.PIN_REFUSED)
     if what == "registrar":
         await plant.bootstrap()
         plant.issuer.faults.fail("issue", RegistrarRefused("AADSTS700027"), times=None)
