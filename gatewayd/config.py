@@ -89,9 +89,11 @@ class RenewalSettings(PolicySettings):
 
 @dataclass(frozen=True, slots=True)
 class EzcaSettings:
-    ca_id: str
+    """With [issuer] kind = "ezca", ``ca_id`` and ``template_id`` must be given."""
+
+    ca_id: str = ""
     """CAID, as GetAvailableSSLCAs lists it."""
-    template_id: str
+    template_id: str = ""
     """TemplateID, likewise."""
     url: str = "https://portal.ezca.io"
     """The instance: https://eu.ezca.io, https://au.ezca.io, or a private one."""
@@ -114,12 +116,45 @@ class EzcaSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class IssuerSettings:
+    kind: str = "ezca"
+    """Which CA issues: "ezca" (table [ezca]) or "est" (table [est_issuer]); docs/issuers.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class EstIssuerSettings:
+    """A CA that speaks EST (RFC 7030)."""
+
+    url: str = ""
+    """https://ca.example/.well-known/est, with a label after it where the CA has several."""
+    leaf_url: str = ""
+    """The same for the leaves' certificates, where the CA has another label for them; empty: ``url``."""
+    reenroll: bool = True
+    """Whether the CA has simplereenroll; without, renewals go to simpleenroll."""
+    accepts_expired: bool = False
+    """Whether the CA takes an expired certificate as proof of who asks: then a gateway that was off for too long comes
+    back by itself."""
+    revocable: bool = True
+    """Whether the CA publishes what it has revoked (CRL, OCSP). EST cannot revoke: that is done at the CA by its own
+    means, and seen there; with false, a revocation does not wait for it."""
+    timeout: float = 30.0
+    """Seconds for one call."""
+    requests_per_second: float = 10.0
+    """At most, of all devices and of every kind."""
+    renewal: PolicySettings | None = None
+    """For certificates of this CA, instead of [renewal]."""
+
+
+@dataclass(frozen=True, slots=True)
 class EntraSettings:
-    tenant_id: str
+    """Needed where the gateway is registrar: with EZCA, and to write to the hub's registry. Then all three ids must be
+    given."""
+
+    tenant_id: str = ""
     """The directory that the application is in."""
-    client_id: str
+    client_id: str = ""
     """The gateway's own application."""
-    object_id: str
+    object_id: str = ""
     """Object id of that application's service principal: it is the requester of the domains at EZCA."""
     authority: str = "https://login.microsoftonline.com"
     """Where tokens are fetched; other clouds have others."""
@@ -223,9 +258,11 @@ class LogSettings:
 @dataclass(frozen=True, slots=True)
 class Settings:
     gateway: GatewaySettings
-    ezca: EzcaSettings
-    entra: EntraSettings
     hub: HubSettings
+    issuer: IssuerSettings = field(default_factory=IssuerSettings)
+    ezca: EzcaSettings = field(default_factory=EzcaSettings)
+    est_issuer: EstIssuerSettings = field(default_factory=EstIssuerSettings)
+    entra: EntraSettings = field(default_factory=EntraSettings)
     token: TokenSettings = field(default_factory=TokenSettings)
     registrar_token: TokenSettings | None = None
     """Where the registrar's key lives, when not in the same token as the gateway's keys."""
@@ -335,6 +372,8 @@ def _policies(settings: Settings) -> Iterator[tuple[str, PolicySettings]]:
     yield "renewal", settings.renewal
     if settings.ezca.renewal is not None:
         yield "ezca.renewal", settings.ezca.renewal
+    if settings.est_issuer.renewal is not None:
+        yield "est_issuer.renewal", settings.est_issuer.renewal
     for index, each in enumerate(settings.renewal.devices):
         where = f"renewal.devices[{index}]"
         if not each.device:
@@ -350,6 +389,8 @@ def _check(settings: Settings) -> None:
         ("ezca.est_url", settings.ezca.est_url),
         ("entra.authority", settings.entra.authority),
         ("hub.registry_url", settings.hub.registry_url),
+        ("est_issuer.url", settings.est_issuer.url),
+        ("est_issuer.leaf_url", settings.est_issuer.leaf_url),
     ):
         if url and not re.fullmatch(r"https://[^/\s?#]+(/[^\s?#]*)?", url):
             raise ConfigInvalid(f"{where} must be an https URL, not {url!r}")
@@ -370,6 +411,8 @@ def _check(settings: Settings) -> None:
         ("token.timeout", settings.token.timeout, 0.1, 3600),
         ("registrar_token.timeout", (settings.registrar_token or settings.token).timeout, 0.1, 3600),
         ("ezca.timeout", settings.ezca.timeout, 0.1, 3600),
+        ("est_issuer.timeout", settings.est_issuer.timeout, 0.1, 3600),
+        ("est_issuer.requests_per_second", settings.est_issuer.requests_per_second, 0.01, 1000),
         ("entra.timeout", settings.entra.timeout, 0.1, 3600),
         ("hub.timeout", settings.hub.timeout, 0.1, 3600),
         ("upstream.deadline", settings.upstream.deadline, 1, 86400),
@@ -391,5 +434,24 @@ def _check(settings: Settings) -> None:
         raise ConfigInvalid('upstream.fallback goes with upstream.way = "ca" only')
     if upstream.way is UpstreamWay.CA and upstream.fallback not in (UpstreamWay.REPORT, UpstreamWay.REGISTRY):
         raise ConfigInvalid('upstream.way = "ca" needs upstream.fallback = "report" or "registry"')
+    _check_complete(settings)
     if settings.log.level not in ("debug", "info", "warning", "error"):
         raise ConfigInvalid(f"log.level must be debug, info, warning or error, not {settings.log.level!r}")
+
+
+_NEEDED = {"ezca": ("ezca.ca_id", "ezca.template_id"), "est": ("est_issuer.url",)}
+"""What each kind of issuer cannot do without; the kinds themselves are ca.issuers'."""
+_REGISTRAR = ("entra.tenant_id", "entra.client_id", "entra.object_id")
+
+
+def _check_complete(settings: Settings) -> None:
+    """Tables that only some configurations need must be whole where they are needed."""
+    if (kind := settings.issuer.kind) not in _NEEDED:
+        raise ConfigInvalid(f"issuer.kind must be one of {', '.join(_NEEDED)}, not {kind!r}")
+    needed = _NEEDED[kind]
+    if kind == "ezca" or UpstreamWay.REGISTRY in (settings.upstream.way, settings.upstream.fallback):
+        needed += _REGISTRAR
+    for name in needed:
+        table, _, key = name.partition(".")
+        if not getattr(getattr(settings, table), key):
+            raise ConfigInvalid(f"[{table}] {key} is missing")

@@ -15,16 +15,15 @@ import signal
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from .ca.base import TokenSource
-from .ca.ezca import EzcaIssuer
-from .ca.sparing import RateLimit, SparedIssuer
+from .ca.base import Holder, TokenSource
+from .ca.issuers import KINDS, Ca, Surroundings
+from .ca.sparing import SparedIssuer
 from .config import PolicySettings, Settings
 from .control.service import ControlService
 from .core import revocation as table
@@ -128,9 +127,8 @@ class Daemon:
             answers=self._answers,
             now=self._clock.now,
         )
-        self._ca_rate = RateLimit(settings.ezca.requests_per_second)
-        ezca = self._ezca(self._registrar)
-        self._issuer = SparedIssuer(ezca)
+        self._ca = self._chosen_ca()
+        self._issuer = SparedIssuer(self._ca.issuer)
         self._keeper = LinkKeeper(link=self._link, live=self._live, clock=self._clock)
         self._gateway_steps = GatewaySteps(
             store=self._store,
@@ -142,7 +140,7 @@ class Daemon:
             keys=self._keys,
             link=self._keeper,
             client_context=self._client_context,
-            lifetime=timedelta(days=settings.ezca.lifetime_days),
+            lifetime=self._ca.lifetime,
         )
         leaf_steps = LeafSteps(
             store=self._store,
@@ -152,10 +150,10 @@ class Daemon:
             anchors=self._anchors,
             way=self._way,
             pins=Pins(store=self._store, clock=self._clock, health=self._health, way=self._way),
-            lifetime=timedelta(days=settings.ezca.leaf_lifetime_days),
+            lifetime=self._ca.leaf_lifetime,
         )
         policies = RenewalPolicies(
-            _policy(settings.ezca.renewal or settings.renewal),
+            _policy(self._ca.renewal or settings.renewal),
             [(each.device, _policy(each)) for each in settings.renewal.devices],
         )
         self._engine = CredentialEngine(
@@ -169,7 +167,7 @@ class Daemon:
             store=self._store,
             policy=policies.default,
             gate=self._issuer,
-            most=settings.ezca.requests_per_second,
+            most=self._ca.requests_per_second,
             paced=settings.renewal.paced,
         )
         self._renewals = Renewals(
@@ -201,8 +199,8 @@ class Daemon:
             health=self._health,
             tls=self._client_tls,
             anchors=self._anchors.known,
-            ca_name=settings.ezca.url,
-            ca_list=ezca,
+            ca_name=self._ca.url,
+            ca_list=self._ca.certificates,
             directory=gateway.state_directory / "crl",
             gateway_id=self._id,
         )
@@ -245,8 +243,8 @@ class Daemon:
             health=self._health,
             gateway_id=self._id,
             spared=self._issuer.spared,
-            issuer_name="ezca",
-            issuer_url=settings.ezca.url,
+            issuer_name=settings.issuer.kind,
+            issuer_url=self._ca.url,
             hub_host=settings.hub.host,
             est_url=lambda: self._est.server.url if self._est else None,
             sources=self._sources.shown,
@@ -268,7 +266,7 @@ class Daemon:
             steps=self._gateway_steps,
             registrar=self._registrar,
             reader=reader,
-            bootstrap_issuer=lambda token: self._ezca(StaticToken(token)),
+            bootstrap_issuer=self._ca.bootstrap,
             trust_clock=lambda: self._clock.trust(self._store),
             gateway_id=self._id,
             algorithm=gateway.key_algorithm,
@@ -323,6 +321,7 @@ class Daemon:
             ref = KeyRef(bytes.fromhex(kept["key_id"]), KeyAlgorithm(kept["algorithm"]))
             self._gateway_steps.factory = self._gateway_steps.with_key(chain[0], chain[1:], ref)
         self._events.listen(self._happened)
+        self._anchors.on_change(self._anchors_changed)
         self._link.listen(self._told, self._orders.call)
         self._answers.on_answer(lambda answer: self._revocations.hasten(answer.device_id, answer.serial))
         self._keeper.on_connected(self._twin.forget)
@@ -453,6 +452,10 @@ class Daemon:
             self._est.tls.reload()
         self._ring()
 
+    def _anchors_changed(self) -> None:
+        if self._est is not None:
+            self._est.tls.reload()
+
     def _judge_peers(self, context: ssl.SSLContext) -> None:
         """With a wrong clock, as of the time that has certainly come: the hub and the leaves are let in and the link
         goes on."""
@@ -521,12 +524,22 @@ class Daemon:
     def _entra(self, key: rsa.RSAPrivateKey, certificate: x509.Certificate) -> TokenSource:
         return EntraTokens(self._settings.entra, key, certificate, self._settings.trust.bundle)
 
-    def _ezca(self, tokens: TokenSource) -> EzcaIssuer:
-        requester = self._settings.entra.object_id
-        known = self._anchors.known
-        return EzcaIssuer(
-            self._settings.ezca, tokens, self._client_tls, rate=self._ca_rate, requester=requester, known=known
+    def _chosen_ca(self) -> Ca:
+        around = Surroundings(
+            settings=self._settings,
+            tls=self._client_tls,
+            registrar=self._registrar,
+            static_tokens=StaticToken,
+            holder=self._holder,
+            known=self._anchors.known,
         )
+        return KINDS[self._settings.issuer.kind](around)
+
+    async def _holder(self) -> Holder | None:
+        live = await self._live()
+        if live is None:
+            return None
+        return Holder(live.certificate, live.private_key, lambda: self._client_context(live))
 
 
 @dataclass(slots=True)

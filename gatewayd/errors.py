@@ -353,6 +353,24 @@ class CertificateUnacceptable(GatewayError):
     remedy = "Check the CA's template; the certificate is recorded and the previous one goes on serving."
 
 
+class CertificateExpired(GatewayError):
+    """The certificate that would have asked for the next one is over."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 77
+    remedy = "Run 'gatewayctl bootstrap' for the gateway; for a leaf 'gatewayctl device code ID', and enroll it anew."
+
+
+class RevocationElsewhere(GatewayError):
+    """This CA offers no way to revoke that gatewayd could go."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 76
+    remedy = "Revoke the certificate at the CA by its own means; gatewayd sees it in the CA's CRL or by OCSP."
+
+
 class RevocationDataUnusable(GatewayError):
     """A CRL or an OCSP answer that is malformed, not the CA's, out of date or beyond what is understood."""
 

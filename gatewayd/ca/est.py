@@ -25,19 +25,21 @@ _COME_BACK: Final = 60.0
 
 class EstClient:
     """``url`` ends in ``/.well-known/est`` (or a label below it); ``timeout`` in seconds for each call. Who asks is
-    said by the client certificate that each call's ``context`` has bound to it."""
+    said by the client certificate that each call's ``context`` has bound to it, or by ``authorization``: the header of
+    that name."""
 
-    def __init__(self, url: str, timeout: float, rate: RateLimit) -> None:
+    def __init__(self, url: str, timeout: float, rate: RateLimit, authorization: str | None = None) -> None:
         self._url = url.rstrip("/")
         self._timeout = timeout
         self._rate = rate
+        self._headers = {"Authorization": authorization} if authorization is not None else {}
 
     async def cacerts(self, context: SSLContext) -> tuple[x509.Certificate, ...]:
         """The CA's certificates (4.1). Raises IssuerUnreachable, IssuerUnconfigured, IssuerRejected,
         CertificateUnacceptable."""
         await self._rate.turn()
         answer = await exchange(
-            "GET", f"{self._url}/cacerts", tls=context, within=self._timeout, limit=_LIMIT, headers={}
+            "GET", f"{self._url}/cacerts", tls=context, within=self._timeout, limit=_LIMIT, headers=self._headers
         )
         _accept(answer, "name its certificates", None)
         return _read(answer)
@@ -58,7 +60,7 @@ class EstClient:
             tls=context,
             within=self._timeout,
             limit=_LIMIT,
-            headers={"Content-Type": "application/pkcs10", "Content-Transfer-Encoding": "base64"},
+            headers={**self._headers, "Content-Type": "application/pkcs10", "Content-Transfer-Encoding": "base64"},
             body=base64.encodebytes(csr),
         )
         if answer.status == 202:

@@ -89,6 +89,32 @@ def chain_of(certificate: x509.Certificate, candidates: Iterable[x509.Certificat
     return tuple(chain)
 
 
+def vouched(candidates: Iterable[x509.Certificate], trusted: Iterable[x509.Certificate]) -> list[x509.Certificate]:
+    """The CA certificates among ``candidates`` that the trusted ones vouch for, in turn: signed by one of them, or the
+    same name and key under its own signature. So a new root is found by the old one's word for it (RFC 4210, 4.4:
+    NewWithOld)."""
+    found: list[x509.Certificate] = []
+    known = list(trusted)
+    waiting = [each for each in candidates if each not in known and _is_ca_certificate(each)]
+    while fresh := [each for each in waiting if any(_vouches(one, each) for one in known)]:
+        found += fresh
+        known += fresh
+        waiting = [each for each in waiting if each not in fresh]
+    return found
+
+
+def _vouches(trusted: x509.Certificate, candidate: x509.Certificate) -> bool:
+    same = trusted.subject == candidate.subject and public_key_sha256_of(trusted) == public_key_sha256_of(candidate)
+    return _issued_by(candidate, trusted) or (same and _issued_by(candidate, candidate))
+
+
+def _is_ca_certificate(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, *PARSE_ERRORS):
+        return False
+
+
 def _issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         child.verify_directly_issued_by(issuer)

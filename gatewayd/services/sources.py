@@ -39,11 +39,11 @@ class Sources:
         tls: SSLContext,
         anchors: Callable[[], tuple[x509.Certificate, ...]],
         ca_name: str,
-        ca_list: CertificateList,
+        ca_list: CertificateList | None,
         directory: Path,
         gateway_id: str,
     ) -> None:
-        """``directory``: where copies of CRLs are kept."""
+        """``ca_list``: the CA's own list, where it has one; ``directory``: where copies of CRLs are kept."""
         self._clock = clock
         self._gateway_id = gateway_id
         self._directory = directory
@@ -52,7 +52,7 @@ class Sources:
         shared = Shared(settings, directory, store, clock, own, learner, tls)
         interval = timedelta(seconds=settings.interval)
         fixed: list[Source] = []
-        if settings.ca_list:
+        if settings.ca_list and ca_list is not None:
             fixed.append(ListSource(ca_name, ca_list, own, learner, health))
         if settings.ocsp:
             fixed.append(OcspSource(store, clock, own, learner, tls, interval))

@@ -93,6 +93,7 @@ class CommonSteps:
             now=self._clock.now(),
             later_than=later_than,
         )
+        await self._anchors.adopt(issued)
 
     def _certificate_request(self, device: Device, credential: Credential) -> CertificateRequest:
         if credential.csr is None:
@@ -120,14 +121,14 @@ class LeafSteps(CommonSteps):
         anchors: Anchors,
         way: Way,
         pins: Pins,
-        lifetime: timedelta,
+        lifetime: timedelta | None,
     ) -> None:
         super().__init__(store=store, clock=clock, health=health, issuer=issuer, anchors=anchors)
         self._way = way
         self._pins = pins
         self._leaf_lifetime = lifetime
 
-    def _lifetime(self) -> timedelta:
+    def _lifetime(self) -> timedelta | None:
         return self._leaf_lifetime
 
     async def make_key(self, device: Device, credential: Credential) -> Credential:
@@ -160,7 +161,7 @@ class GatewaySteps(CommonSteps):
         keys: KeyStore,
         link: LinkSwitch,
         client_context: ClientContext,
-        lifetime: timedelta,
+        lifetime: timedelta | None,
     ) -> None:
         super().__init__(store=store, clock=clock, health=health, issuer=issuer, anchors=anchors)
         self._way = way
@@ -173,7 +174,7 @@ class GatewaySteps(CommonSteps):
         self.factory: LinkCredential | None = None
         """A factory-made certificate to renew from, when there is no own one yet."""
 
-    def _lifetime(self) -> timedelta:
+    def _lifetime(self) -> timedelta | None:
         return self._gateway_lifetime
 
     async def make_key(self, device: Device, credential: Credential) -> Credential:
