@@ -95,12 +95,14 @@ class JobObject:
 
     def progressed(self, step: Step) -> None:
         self.Progress(text(step.step), step.state, text(step.detail))
-        # Named, not told: whoever wants all steps asks for them, and with a hundred jobs at once telling costs seconds.
+
+    def steps_changed(self) -> None:
+        """Named, not told: whoever wants all steps asks for them, and telling costs seconds with a hundred jobs."""
         self.PropertiesChanged(JOB, {}, ["Steps"])
 
     def finished(self) -> None:
         changed = {name: getattr(self, name) for name in ("State", "FinishedAt")}
-        self.PropertiesChanged(JOB, changed, ["Result", "Error"])
+        self.PropertiesChanged(JOB, changed, ["Steps", "Result", "Error"])
         self.Finished(self.State)
 
 

@@ -27,7 +27,7 @@ START_WITHIN = 5.0
 """Seconds that ``start`` waits for the bus before it leaves the rest to the background."""
 _BATCH = 20  # objects that are published in one go, so that the event loop is not held up
 _SETTLE = 0.2
-"""Seconds from one look at all devices to the next."""
+"""Seconds within which what changes together is told together."""
 
 
 class ControlService:
@@ -49,6 +49,7 @@ class ControlService:
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="bus")
         self._refreshing = asyncio.Lock()
         self._refresh_wanted = asyncio.Event()
+        self._progressed: set[int] = set()
         self._connected = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -174,14 +175,25 @@ class ControlService:
         if self._tree:
             self._tree.changed(job_path(job.number))
         self._job_objects[job.number].progressed(step)
+        if job.number not in self._progressed:
+            self._progressed.add(job.number)
+            asyncio.get_running_loop().call_later(_SETTLE, self._name_steps, job.number)
+
+    def _name_steps(self, number: int) -> None:
+        """The steps of a moment at once, unless the job's end has told of them."""
+        if number in self._progressed:
+            self._progressed.discard(number)
+            self._job_objects[number].steps_changed()
 
     def job_finished(self, job: Job) -> None:
+        self._progressed.discard(job.number)
         if self._tree:
             self._tree.changed(job_path(job.number))
         self._job_objects[job.number].finished()
         self._refresh_wanted.set()
 
     def job_removed(self, job: Job) -> None:
+        self._progressed.discard(job.number)
         del self._job_objects[job.number]
         if self._tree:
             self._tree.remove(job_path(job.number))

@@ -317,14 +317,17 @@ class Operations:
         """Tell each milestone as it comes, until all of the device's revocations are closed."""
         changed = asyncio.Event()
         tell = telling(device_id, progress)
+        told: set[str] = set()
 
         def listener(entry: JournalEntry) -> None:
             tell(entry)
             if entry.device_id == device_id:
                 changed.set()
+                if entry.outcome == "done":
+                    told.add(entry.what)
 
         for entry in entries:
-            tell(entry)
+            listener(entry)
         with self._events.listening(listener):
             while True:
                 changed.clear()
@@ -334,6 +337,10 @@ class Operations:
                 if not unfinished and all(table.is_closed(each) for each in records):
                     break
                 await changed.wait()
+        for record in records:  # what was seen written down before it was announced
+            for milestone, done in record.progress.items():
+                if milestone not in told:
+                    progress(milestone, "done", done.evidence or "")
         shown = await self._reader.device_show(device_id)
         return {"device": shown["device"], "revocations": shown["revocations"]}
 

@@ -65,6 +65,8 @@ class Revocations:
         self._room = {milestone: asyncio.Semaphore(at_once) for milestone, at_once in _AT_ONCE.items()}
         self._carrying: dict[_Key, asyncio.Task[None]] = {}
         self._hastened: set[_Key] = set()
+        self._credentials: dict[_Key, Credential | None] = {}
+        """Of what is being carried."""
         self._act: dict[Milestone, Callable[[Revocation], Awaitable[str | Waiting]]] = {
             Milestone.REVOKED_AT_CA: self._revoke_at_ca,
             Milestone.DISABLED: self._disable,
@@ -144,6 +146,7 @@ class Revocations:
             await _end(attempts.values())
             del self._carrying[key]
             self._hastened.discard(key)
+            self._credentials.pop(key, None)
             if not self._carrying:
                 self.alarm.ring()  # for the next moment, which only the last of many has to work out
 
@@ -236,11 +239,15 @@ class Revocations:
         )
 
     async def _credential(self, revocation: Revocation) -> Credential | None:
-        def work(tx: Tx) -> Credential | None:
-            records = tx.credentials.all(revocation.device_id)
-            return next((each for each in records if each.serial == revocation.serial), None)
+        """The revoked one; its certificate never changes, so one look is enough for all milestones."""
+        key = (revocation.device_id, revocation.serial)
+        if key not in self._credentials:
 
-        return await self._store.read(work)
+            def work(tx: Tx) -> Credential | None:
+                return next((each for each in tx.credentials.all(key[0]) if each.serial == key[1]), None)
+
+            self._credentials[key] = await self._store.read(work)
+        return self._credentials[key]
 
     async def stop(self) -> None:
         await _end(self._carrying.values())

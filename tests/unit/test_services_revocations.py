@@ -189,3 +189,13 @@ async def test_a_watching_administrator_sees_each_milestone_and_the_end(plant: P
     shown = await never_enrolled(lambda step, state, detail="": None)
     assert shown["device"]["state"] == "revoked"
     assert shown["revocations"] == []
+
+
+async def test_a_job_tells_every_milestone_also_what_came_before_it_listened(plant: Plant) -> None:
+    await plant.revoke()
+    await plant.settle()
+    assert is_closed(await the_one(plant))
+    steps: list[tuple[str, str]] = []
+    work = await plant.operations.revoke(Someone(), LEAF, "keyCompromise")
+    await work(lambda step, state, detail="": steps.append((step, state)))
+    assert set(steps) >= {(str(milestone), "done") for milestone in Milestone}
