@@ -250,6 +250,33 @@ class ClockSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HookSettings:
+    """What is done on this machine when the gateway has a new certificate, and once when the hook is new: files are
+    written, then the command is run. It may be done twice for one certificate, after a crash. A failure is in the
+    status, and it is tried again; no renewal waits for it."""
+
+    name: str
+    """In the status and the history; another one for each hook."""
+    command: tuple[str, ...] = ()
+    """Program and arguments, such as ["systemctl", "reload", "mosquitto"]; there is no shell. GATEWAYD_DEVICE_ID and
+    GATEWAYD_CERTIFICATE (the path below) are in its environment, and little else."""
+    user: str = ""
+    """Who runs it; empty: the daemon's own user. Another one takes rights that the daemon does not have when it runs as
+    its own unit has it: there let polkit allow the daemon's user to reload the unit."""
+    timeout: float = 30.0
+    """Seconds; then it is killed, and whatever it has started."""
+    certificate: Path | None = None
+    """Where the gateway's certificate and its chain are put, in PEM, by atomic rename. Never a key: that is in the
+    token."""
+    chain: Path | None = None
+    """The same for the chain alone."""
+    mode: str = "0644"
+    """Of these files, octal."""
+    owner: str = ""
+    """Of these files: "user", "user:group" or ":group"; empty: the daemon's."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = "info"
     """debug, info, warning or error."""
@@ -273,6 +300,7 @@ class Settings:
     revocation: RevocationSettings = field(default_factory=RevocationSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     clock: ClockSettings = field(default_factory=ClockSettings)
+    hooks: tuple[HookSettings, ...] = ()
     log: LogSettings = field(default_factory=LogSettings)
 
     @property
@@ -435,6 +463,7 @@ def _check(settings: Settings) -> None:
     if upstream.way is UpstreamWay.CA and upstream.fallback not in (UpstreamWay.REPORT, UpstreamWay.REGISTRY):
         raise ConfigInvalid('upstream.way = "ca" needs upstream.fallback = "report" or "registry"')
     _check_complete(settings)
+    _check_hooks(settings.hooks)
     if settings.log.level not in ("debug", "info", "warning", "error"):
         raise ConfigInvalid(f"log.level must be debug, info, warning or error, not {settings.log.level!r}")
 
@@ -455,3 +484,23 @@ def _check_complete(settings: Settings) -> None:
         table, _, key = name.partition(".")
         if not getattr(getattr(settings, table), key):
             raise ConfigInvalid(f"[{table}] {key} is missing")
+
+
+def _check_hooks(hooks: tuple[HookSettings, ...]) -> None:
+    for index, hook in enumerate(hooks):
+        where = f"hooks[{index}]"
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", hook.name):
+            raise ConfigInvalid(f"{where}.name must be 1 to 64 of A-Z a-z 0-9 . _ -, not {hook.name!r}")
+        if hook.name in (each.name for each in hooks[:index]):
+            raise ConfigInvalid(f"{where}.name {hook.name!r} is there twice")
+        if not hook.command and hook.certificate is None and hook.chain is None:
+            raise ConfigInvalid(f"{where} does nothing: it needs command, certificate or chain")
+        if any("\0" in each for each in hook.command) or (hook.command and not hook.command[0]):
+            raise ConfigInvalid(f"{where}.command is not one that can be run")
+        if not re.fullmatch(r"0?[0-7]{3}", hook.mode):
+            raise ConfigInvalid(f'{where}.mode must be octal, such as "0644", not {hook.mode!r}')
+        if not 0.1 <= hook.timeout <= 3600:
+            raise ConfigInvalid(f"{where}.timeout must be from 0.1 to 3600, not {hook.timeout}")
+        for path in (hook.certificate, hook.chain):
+            if path is not None and not path.is_absolute():
+                raise ConfigInvalid(f"{where}: {path} must be an absolute path")

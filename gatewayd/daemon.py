@@ -44,6 +44,7 @@ from .services.credentials import CredentialEngine
 from .services.enrollments import Enrollments
 from .services.events import Events
 from .services.health import Health
+from .services.hooks import Hooks
 from .services.housekeeping import Housekeeping
 from .services.key_inventory import KeyInventory
 from .services.key_watch import KeyWatch
@@ -205,6 +206,9 @@ class Daemon:
             gateway_id=self._id,
         )
         self._outbox = Outbox(store=self._store, clock=self._clock, events=self._events, link=self._link)
+        self._hooks = Hooks(
+            settings.hooks, store=self._store, clock=self._clock, events=self._events, gateway_id=self._id
+        )
         self._twin = TwinReporter(store=self._store, link=self._link, gateway_id=self._id)
         inventory = KeyInventory(
             store=self._store, clock=self._clock, gateway_id=self._id, tokens=self._tokens.values()
@@ -248,6 +252,7 @@ class Daemon:
             hub_host=settings.hub.host,
             est_url=lambda: self._est.server.url if self._est else None,
             sources=self._sources.shown,
+            hooks=self._hooks.shown,
         )
         swaps = Swaps(
             store=self._store,
@@ -353,6 +358,7 @@ class Daemon:
             self._keeper.run(),
             self._outbox.run(),
             self._twin.run(),
+            self._hooks.run(),
             self._housekeeping.run(),
             *(keeper.run() for keeper in self._token_keepers),
             self._orders.run(),
@@ -413,6 +419,7 @@ class Daemon:
         self._sources.happened(entry)
         if entry.what == "switch" and entry.device_id == self._id:
             self._spawn(self._take_up_certificate())
+            self._hooks.ring()
         if entry.what in ("switch", Milestone.VERIFIED):  # there may be a key that is needed no more
             self._housekeeping.ring()
         if entry.what in (

@@ -456,6 +456,18 @@ class ResponderSilent(GatewayError):
     remedy = "It is asked again by itself; check that the responder runs and the hub's route to it if it stays."
 
 
+# --- this machine --------------------------------------------------------------------------------
+
+
+class HookFailed(GatewayError):
+    """A command or a file of [[hooks]]. The renewal stands."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 75
+    remedy = "Correct the hook in gatewayd.toml or what it calls; it is tried again by itself."
+
+
 # --- state ---------------------------------------------------------------------------------------
 
 

@@ -281,6 +281,10 @@ def _facts(data: Data, now: datetime) -> Iterator[tuple[str, Text]]:
             yield "", _text(source["last_error"], "yellow")
         if "on_hold" in source:
             yield "", _text(f"on hold at the CA: {', '.join(source['on_hold'])}", "red")
+    for hook in data.get("hooks", []):
+        yield "hook", _join(_text(hook["name"]), _state(hook["state"]), _success(hook, now))
+        if hook["state"] == "failed":
+            yield "", _trouble(hook)
     counts = [
         _join(Text(str(count)), _state(state), separator=" ") for state, count in data["devices"].items() if count
     ]

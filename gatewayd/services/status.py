@@ -47,6 +47,7 @@ class StatusReader:
         hub_host: str,
         est_url: Callable[[], str | None],
         sources: Callable[[], list[Data]],
+        hooks: Callable[[Tx], list[Data]],
     ) -> None:
         """``tokens``: ``gateway``, and ``registrar`` where that one's key has a token of its own; ``algorithm`` is
         that of the gateway's keys to come. ``spared`` tells of the breaker before the CA. ``est_url`` is None while the
@@ -63,15 +64,17 @@ class StatusReader:
         self._hub_host = hub_host
         self._est_url = est_url
         self._sources = sources
+        self._hooks = hooks
 
     async def status(self) -> Data:
         now = self._clock.now()
-        devices, revocations, under_way, others = await self._store.read(
+        devices, revocations, under_way, others, hooks = await self._store.read(
             lambda tx: (
                 self._devices(tx, now),
                 tx.revocations.all(),
                 tx.credentials.in_states(lifecycle.UNFINISHED),
                 [*_hardware_awaited(tx, now), *still_admitted(tx, now)],
+                self._hooks(tx),
             )
         )
         gateway = next(each for each in devices if each["device_id"] == self._gateway_id)
@@ -93,9 +96,10 @@ class StatusReader:
             },
             "est": views.present({"url": est_url, "listening": est_url is not None}),
             "revocation_sources": self._sources(),
+            "hooks": hooks,
             "devices": views.counts(each["state"] for each in devices if each["kind"] == DeviceKind.LEAF),
             "revocations": views.revocations_shown(revocations),
-            "waiting": [*self._waiting(gateway, under_way, revocations), *others],
+            "waiting": [*self._waiting(gateway, under_way, revocations), *others, *views.hooks_waiting(hooks)],
         }
 
     def _waiting(self, gateway: Data, under_way: list[Credential], revocations: list[Revocation]) -> list[Data]:

@@ -26,6 +26,7 @@ from ..core.model import (
 )
 from ..errors import (
     GatewayError,
+    HookFailed,
     KeyMissing,
     PinMissing,
     PinRefused,
@@ -311,6 +312,10 @@ def waiting_for_hardware(device_id: str, code_open_until: datetime | None) -> Da
 
 def waiting(what: str, error: type[GatewayError], device_id: str | None = None) -> Data:
     return present({"what": what, "device_id": device_id, "error": error.name(), "remedy": error.remedy})
+
+
+def hooks_waiting(hooks: Iterable[Data]) -> list[Data]:
+    return [waiting(each["last_error"].partition(": ")[2], HookFailed) for each in hooks if each["state"] == "failed"]
 
 
 def waiting_for_person(last_error: str | None, device_id: str) -> Data | None:

@@ -104,6 +104,7 @@ class FakeOperations:
             "issuer": {"name": "ezca", "url": "https://ezca.example", "last_success_at": NOW},
             "hub": {"host": "hub.example", "state": "connected", "since": NOW, "registry": {"last_success_at": NOW}},
             "est": {"url": "https://gw-1.example:8443/.well-known/est", "listening": True},
+            "hooks": [{"name": "mosquitto", "state": "done", "last_success_at": NOW}],
             "revocation_sources": [
                 {
                     "kind": "crl",

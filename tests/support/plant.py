@@ -179,6 +179,7 @@ class Plant:
             hub_host="hub.example",
             est_url=lambda: "https://gw:8443",
             sources=list,
+            hooks=lambda _: [],
         )
         self.operations = Operations(
             **common,
