@@ -39,6 +39,7 @@ from .pki import pem
 from .pki.names import canonical
 from .services import registrar
 from .services.anchors import Anchors
+from .services.audit import AuditTrail
 from .services.clock import ClockWatch, SystemClock
 from .services.credentials import CredentialEngine
 from .services.enrollments import Enrollments
@@ -262,6 +263,13 @@ class Daemon:
             code_lifetime=settings.control.code_lifetime,
             ring=self._ring,
         )
+        self._audit = AuditTrail(
+            store=self._store,
+            clock=self._clock,
+            events=self._events,
+            registrar=self._registrar,
+            gateway_id=self._id,
+        )
         operations = Operations(
             store=self._store,
             clock=self._clock,
@@ -289,6 +297,7 @@ class Daemon:
                 gateway_id=self._id,
                 ring=self._ring_tokens,
             ),
+            audit=self._audit,
         )
         self._watch = ClockWatch(clock=self._clock, store=self._store, changed=self._time_changed)
         self._control = ControlService(operations, settings.control, self._id)
@@ -360,6 +369,7 @@ class Daemon:
             self._twin.run(),
             self._hooks.run(),
             self._housekeeping.run(),
+            self._audit.run(),
             *(keeper.run() for keeper in self._token_keepers),
             self._orders.run(),
             *self._sources.loops(),

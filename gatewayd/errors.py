@@ -489,6 +489,14 @@ class StoreTooNew(GatewayError):
     remedy = "This database was written by a newer gatewayd: install that version again."
 
 
+class AuditTrailBroken(GatewayError):
+    """Somebody has changed, removed or moved what was written down."""
+
+    fault = Fault.OPERATOR
+    exit_code = 65
+    remedy = "Keep a copy of the state directory as evidence, and find out who could write to it."
+
+
 def all_errors() -> dict[str, type[GatewayError]]:
     """Every concrete error by its name."""
     found: dict[str, type[GatewayError]] = {}

@@ -89,6 +89,9 @@ class Operations(Protocol):
     async def revoke(self, caller: Caller, device_id: str, reason: str) -> Work:
         """Revoke a device's certificates; the work ends when the hub's identity is verified as disabled."""
 
+    async def audit_verify(self, caller: Caller) -> Data:
+        """Verify the whole audit trail. See docs/json.md: ``intact``, ``records``, ``findings``…"""
+
     async def clock_trust(self, caller: Caller) -> Data:
         """The machine's time is right, whatever was seen before. Returns ``clock`` of the status."""
 

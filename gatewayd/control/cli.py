@@ -15,6 +15,7 @@ from ..core.model import KeyAlgorithm, RevocationReason
 from ..errors import GatewayError, Internal, InvalidArgument
 from . import arguments, words
 from .app import INTERRUPTED, App, as_json, read, rendering, variants
+from .cli_audit import audit
 from .cli_token import token
 
 JOBS = "/org/gatewayd/Gateway1/jobs/"
@@ -208,6 +209,7 @@ def job(app: App, path: str) -> None:
 
 
 cli.add_command(token)
+cli.add_command(audit)
 
 
 @cli.group()

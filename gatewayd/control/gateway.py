@@ -99,6 +99,9 @@ class GatewayObject:
         device_id, reason = arguments.device_id(device_id), arguments.reason(reason)
         return await self._job("revoke", device_id, self._operations.revoke(caller, device_id, reason))
 
+    async def VerifyAudit(self, *, caller: Caller) -> GLib.Variant:
+        return from_mapping(await self._operations.audit_verify(caller))
+
     async def TrustClock(self, *, caller: Caller) -> GLib.Variant:
         return from_mapping(await self._operations.clock_trust(caller))
 

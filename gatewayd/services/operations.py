@@ -41,6 +41,7 @@ from ..pki import pem
 from ..pki.names import canonical, general_name
 from ..store.base import Store, Tx
 from . import codes, generations, revoking
+from .audit import AuditTrail
 from .clock import Clock, require
 from .credentials import CredentialEngine
 from .events import Events, Progress, telling
@@ -79,6 +80,7 @@ class Operations:
         ring: Callable[[], None],
         key_lost: Callable[[], bool],
         token: TokenOperations,
+        audit: AuditTrail,
     ) -> None:
         """``bootstrap_issuer`` makes the CA's port with a person's token; ``trust_clock`` takes the machine's time as
         right; ``try_ca`` lets the next request to the CA through even if it is being left alone; ``ring`` wakes the
@@ -101,6 +103,7 @@ class Operations:
         self._ring = ring
         self._key_lost = key_lost
         self.token = token
+        self._audit = audit
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -115,6 +118,9 @@ class Operations:
 
     async def registrar_certificate(self, caller: Caller) -> str:
         return pem.encode([await self._registrar.certificate()])
+
+    async def audit_verify(self, caller: Caller) -> Data:
+        return await self._audit.verify()
 
     async def clock_trust(self, caller: Caller) -> Data:
         await self._trust_clock()

@@ -12,11 +12,13 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from ..ca.base import TokenSource
 from ..core.inventory import registrar_label
@@ -38,6 +40,13 @@ ALGORITHM = KeyAlgorithm.RSA_2048
 MakeTokens = Callable[[rsa.RSAPrivateKey, x509.Certificate], TokenSource]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    certificate: x509.Certificate
+    key: rsa.RSAPrivateKey
+    tokens: TokenSource
+
+
 class Registrar:
     """A TokenSource; makes its key and certificate at first use."""
 
@@ -48,23 +57,34 @@ class Registrar:
         self._device_id = device_id
         self._make_tokens = make_tokens
         self._lock = asyncio.Lock()
-        self._ready: tuple[x509.Certificate, TokenSource] | None = None
+        self._ready: _Ready | None = None
 
     async def certificate(self) -> x509.Certificate:
-        certificate, _ = await self._prepare()
-        if await self._lost(certificate):
-            certificate, _ = await self._prepare()
-        return certificate
+        ready = await self._prepare()
+        if await self._lost(ready.certificate):
+            ready = await self._prepare()
+        return ready.certificate
+
+    async def made(self) -> bool:
+        """Whether it has a certificate already: who could do without does not make one for the asking."""
+        kept = await self._store.read(lambda tx: tx.settings.get(REGISTRAR))
+        return kept is not None and "certificate" in json.loads(kept)
+
+    async def sign(self, data: bytes) -> tuple[x509.Certificate, bytes]:
+        """RSASSA-PKCS1-v1_5 with SHA-256, and the certificate that it is to be verified with."""
+        await self.certificate()
+        ready = await self._prepare()
+        signature = await asyncio.to_thread(ready.key.sign, data, padding.PKCS1v15(), hashes.SHA256())
+        return ready.certificate, signature
 
     async def token(self, scope: str) -> str:
-        certificate, tokens = await self._prepare()
+        ready = await self._prepare()
         try:
-            return await tokens.token(scope)
+            return await ready.tokens.token(scope)
         except KeyMissing:
-            if not await self._lost(certificate):
+            if not await self._lost(ready.certificate):
                 raise
-        _, tokens = await self._prepare()
-        return await tokens.token(scope)
+        return await (await self._prepare()).tokens.token(scope)
 
     async def _lost(self, certificate: x509.Certificate) -> bool:
         """Whether its key is gone from the token; then the next preparation makes another one."""
@@ -74,13 +94,13 @@ class Registrar:
         self._ready = None
         return True
 
-    async def _prepare(self) -> tuple[x509.Certificate, TokenSource]:
+    async def _prepare(self) -> _Ready:
         async with self._lock:
             if self._ready is None:
                 self._ready = await self._make()
             return self._ready
 
-    async def _make(self) -> tuple[x509.Certificate, TokenSource]:
+    async def _make(self) -> _Ready:
         kept = await self._store.read(lambda tx: tx.settings.get(REGISTRAR))
         state: dict[str, str] = json.loads(kept) if kept else {"key_id": secrets.token_hex(16)}
         if not kept:  # the intent first: an interrupted generation is found under this id
@@ -95,7 +115,7 @@ class Registrar:
             state["certificate"] = pem.encode([made])
             await self._keep(state)
         certificate = pem.certificate(state["certificate"])
-        return certificate, self._make_tokens(key, certificate)
+        return _Ready(certificate, key, self._make_tokens(key, certificate))
 
     def _still_good(self, kept: str | None, public_key: PublicKey) -> bool:
         """Not when the token was cleared and has made another key since, nor once it is over: then a person has to

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from ..core.audit import Head, Record
 from ..core.model import (
     Credential,
     CredentialState,
@@ -148,9 +149,23 @@ class Outbox(Protocol):
 
 
 class Journal(Protocol):
+    """A chain of records (core.audit), and its signed heads."""
+
     def append(self, entry: JournalEntry) -> None: ...
     def recent(self, device_id: str | None = None, limit: int = 100) -> list[JournalEntry]:
         """Newest first."""
+
+    def written(self) -> int:
+        """The highest number ever given out, whether or not that record is still there."""
+
+    def records(self, first: int, limit: int) -> list[Record]:
+        """From this number on, in order."""
+
+    def heads(self) -> list[Head]:
+        """Oldest first."""
+
+    def last_head(self) -> Head | None: ...
+    def add_head(self, head: Head) -> None: ...
 
 
 class Settings(Protocol):

@@ -121,6 +121,11 @@ class FakeOperations:
             "waiting": self.waiting,
         }
 
+    async def audit_verify(self, caller: Caller) -> Data:
+        self.calls.append(("audit_verify", caller.uid))
+        found = {"fault": "missing", "first": 7, "last": 9, "detail": "no longer there"}
+        return {"intact": False, "records": 11, "signed_up_to": 10, "signed_at": NOW, "findings": [found]}
+
     async def device_list(self) -> list[Data]:
         return list(self.devices.values())
 

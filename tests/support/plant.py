@@ -23,6 +23,7 @@ from gatewayd.core.revocation import may_speak
 from gatewayd.keys.base import KeyStore
 from gatewayd.pki import csr
 from gatewayd.services.anchors import Anchors
+from gatewayd.services.audit import AuditTrail
 from gatewayd.services.credentials import CredentialEngine
 from gatewayd.services.enrollments import Enrollments
 from gatewayd.services.events import Events
@@ -161,6 +162,7 @@ class Plant:
         self.registrar = Registrar(
             **common, keys=self.keys, device_id=GATEWAY, make_tokens=lambda key, certificate: self.tokens
         )
+        self.audit = AuditTrail(**common, events=self.events, registrar=self.registrar, gateway_id=GATEWAY)
         self.inventory = KeyInventory(**common, gateway_id=GATEWAY, tokens=[self.keys])
         self.key_watch = KeyWatch(**common, events=self.events, keys=self.keys, gateway_id=GATEWAY)
         self.token_keeper = TokenKeeper(
@@ -206,6 +208,7 @@ class Plant:
                 gateway_id=GATEWAY,
                 ring=lambda: None,
             ),
+            audit=self.audit,
         )
 
     async def _token_opened(self) -> None:

@@ -10,6 +10,10 @@ import sqlite3
 from importlib.resources import files
 
 from ...errors import StoreTooNew
+from .. import journal
+
+_COMPLETED_BY = {6: journal.chain}
+"""What SQL cannot say, in the same transaction."""
 
 
 def scripts() -> dict[int, str]:
@@ -48,6 +52,8 @@ def _apply(connection: sqlite3.Connection, version: int, script: str) -> None:
     try:
         # executescript() commits what is open before it starts, so the BEGIN has to be in the script itself.
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {version};")
+        if complete := _COMPLETED_BY.get(version):
+            complete(connection)
         dangling = connection.execute("PRAGMA foreign_key_check").fetchone()
         if dangling is not None:
             raise sqlite3.IntegrityError(f"migration {version} leaves a dangling reference in table {dangling[0]}")

@@ -34,6 +34,7 @@ CALLS = {
     "BootstrapWithCertificate": [PEM],
     "Renew": ["", "{}"],
     "Revoke": ["gw-1", "keyCompromise", "{}"],
+    "VerifyAudit": [],
     "TrustClock": [],
     "GetRegistrarCertificate": [],
     "ListTokenObjects": [],
