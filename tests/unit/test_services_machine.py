@@ -249,5 +249,5 @@ TestLife.settings = settings(
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],
+    phases=[Phase.generate],  # to shrink an example of real disk writes takes minutes, and its steps read well as it is
 )
