@@ -86,7 +86,7 @@ async def _nothing(request: web.BaseRequest) -> web.StreamResponse:
 async def _handshakes(make_context: Callable[[], ssl.SSLContext]) -> float:
     """A second, by the server's count."""
     http = _Counting()
-    listener = Listener(http, ServerTls(make_context), "127.0.0.1", 0)
+    listener = Listener("est", http, ServerTls(make_context), "127.0.0.1", 0)
     clients = [_client(listener.port) for _ in range(_CLIENTS)]
     try:
         await asyncio.sleep(0.5)

@@ -209,6 +209,18 @@ class EstSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PageSettings:
+    """The technician's page (docs/page.md)."""
+
+    enabled: bool = False
+    """Whether it is served."""
+    address: str = "0.0.0.0"  # noqa: S104 - technicians come from the plant's network
+    """Where it listens."""
+    port: int = 8444
+    """Its TCP port."""
+
+
+@dataclass(frozen=True, slots=True)
 class RevocationSettings:
     """Where to learn which certificates the CA has revoked."""
 
@@ -296,6 +308,7 @@ class Settings:
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     trust: TrustSettings = field(default_factory=TrustSettings)
     est: EstSettings = field(default_factory=EstSettings)
+    page: PageSettings = field(default_factory=PageSettings)
     renewal: RenewalSettings = field(default_factory=RenewalSettings)
     revocation: RevocationSettings = field(default_factory=RevocationSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
@@ -448,6 +461,7 @@ def _check(settings: Settings) -> None:
         ("ezca.lifetime_days", settings.ezca.lifetime_days, 1, 36500),
         ("ezca.leaf_lifetime_days", settings.ezca.leaf_lifetime_days, 1, 36500),
         ("est.port", settings.est.port, 1, 65535),
+        ("page.port", settings.page.port, 1, 65535),
         ("est.answer_within", settings.est.answer_within, 0, 600),
         ("est.max_concurrent", settings.est.max_concurrent, 1, 65535),
         ("revocation.interval", settings.revocation.interval, 1, 7 * 86400),

@@ -13,13 +13,12 @@ import json
 import logging
 import signal
 import ssl
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from .ca.base import Holder, TokenSource
 from .ca.issuers import KINDS, Ca, Surroundings
@@ -27,14 +26,15 @@ from .ca.sparing import SparedIssuer
 from .config import PolicySettings, Settings
 from .control.service import ControlService
 from .core import revocation as table
-from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone
+from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone, SanKind
 from .core.renewal import RenewalPolicies, RenewalPolicy
-from .errors import ConfigInvalid, GatewayError, Internal, NotBootstrapped
+from .errors import ConfigInvalid, GatewayError, Internal
 from .keys import tls
 from .keys.pin import Pin
 from .keys.token import Pkcs11KeyStore
+from .leaf.doors import Door, est_door, page_door
+from .leaf.page.server import PageServer
 from .leaf.server import EstServer
-from .leaf.tls import ServerTls, server_context
 from .pki import pem
 from .pki.names import canonical
 from .services import registrar
@@ -62,6 +62,7 @@ from .services.sources import Sources
 from .services.status import StatusReader
 from .services.steps import FACTORY, GatewaySteps, LeafSteps
 from .services.swaps import Swaps
+from .services.technician import Technicians
 from .services.token_keeper import TokenKeeper
 from .services.token_operations import TokenOperations
 from .services.turns import Turns
@@ -78,10 +79,6 @@ from .upstream.entra import EntraTokens, StaticToken
 from .upstream.registry import HubRegistry
 
 log = logging.getLogger(__name__)
-
-Bind = Callable[
-    [ssl.SSLContext, x509.Certificate, Sequence[x509.Certificate], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey], None
-]
 
 _SHOWN_ON_THE_BUS = frozenset(
     {"switch", "revocation", "replacement", "device added", Milestone.VERIFIED, Milestone.DISABLED}
@@ -238,7 +235,12 @@ class Daemon:
             anchors=self._anchors.known,
             answer_within=settings.est.answer_within,
         )
-        self._est: _Est | None = None
+        names = [
+            each.value for each in gateway.sans if each.kind in (SanKind.IP, SanKind.DNS) and "*" not in each.value
+        ]
+        self._est = est_door(
+            lambda tls: EstServer(self._enrollments, settings.est, tls, names), self._bind, self._anchors.known
+        )
         reader = StatusReader(
             store=self._store,
             clock=self._clock,
@@ -251,7 +253,7 @@ class Daemon:
             issuer_name=settings.issuer.kind,
             issuer_url=self._ca.url,
             hub_host=settings.hub.host,
-            est_url=lambda: self._est.server.url if self._est else None,
+            est_url=lambda: self._est.url,
             sources=self._sources.shown,
             hooks=self._hooks.shown,
         )
@@ -269,6 +271,20 @@ class Daemon:
             events=self._events,
             registrar=self._registrar,
             gateway_id=self._id,
+        )
+        technicians = Technicians(
+            store=self._store,
+            clock=self._clock,
+            events=self._events,
+            reader=reader,
+            swaps=swaps,
+            gateway_id=self._id,
+            url=lambda: self._page.url if self._page else None,
+        )
+        self._page = (
+            page_door(lambda tls: PageServer(technicians, settings.page, tls, self._id, names), self._bind)
+            if settings.page.enabled
+            else None
         )
         operations = Operations(
             store=self._store,
@@ -298,6 +314,7 @@ class Daemon:
                 ring=self._ring_tokens,
             ),
             audit=self._audit,
+            page=technicians,
         )
         self._watch = ClockWatch(clock=self._clock, store=self._store, changed=self._time_changed)
         self._control = ControlService(operations, settings.control, self._id)
@@ -357,7 +374,7 @@ class Daemon:
     async def _serve(self, stopping: asyncio.Event) -> None:
         await self._control.start()
         await asyncio.gather(*(keeper.look() for keeper in self._token_keepers))
-        if self._est is None:  # the token is not there: all but signatures can begin
+        if self._est.url is None:  # the token is not there: all but signatures can begin
             await self._take_up_certificate()
         for service in (
             self._watch.run(),
@@ -385,8 +402,7 @@ class Daemon:
 
     async def _stop(self) -> None:
         """Outside first, so that nothing new comes in; then what is under way; the token and the store last."""
-        if self._est is not None:
-            await self._est.server.stop()
+        await self._close_doors()
         await self._control.stop()
         for task in self._background:
             task.cancel()
@@ -397,6 +413,10 @@ class Daemon:
         for close in (self._keeper.close, self._registry.close, *tokens):
             with contextlib.suppress(GatewayError):
                 await close()
+
+    @property
+    def _doors(self) -> list[Door]:
+        return [self._est, *([self._page] if self._page else [])]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -456,22 +476,23 @@ class Daemon:
         """The gateway itself has been revoked, has said so, and was seen shut out: its key is not used any more."""
         if await self._live() is not None:
             return  # another of its certificates is not there yet
-        log.warning("%s has been revoked: its link and its EST server are closed", self._id)
+        log.warning("%s has been revoked: its link and its servers are closed", self._id)
         await self._keeper.close()
-        if self._est is not None:
-            est, self._est = self._est, None
-            await est.server.stop()
+        await self._close_doors()
+
+    async def _close_doors(self) -> None:
+        for door in self._doors:
+            await door.close()
 
     def _time_changed(self) -> None:
         """The clock was set, has become right or wrong, or the machine has slept: work all out anew."""
         self._judge_peers(self._client_tls)
-        if self._est is not None:
-            self._est.tls.reload()
+        for door in self._doors:
+            door.reload()
         self._ring()
 
     def _anchors_changed(self) -> None:
-        if self._est is not None:
-            self._est.tls.reload()
+        self._est.reload()
 
     def _judge_peers(self, context: ssl.SSLContext) -> None:
         """With a wrong clock, as of the time that has certainly come: the hub and the leaves are let in and the link
@@ -496,23 +517,13 @@ class Daemon:
         """Serve leaves, and connect, with what is the current certificate now."""
         try:
             live = await self._live()
-            if live is not None:
-                await self._serve_leaves(live)
         except GatewayError as error:
-            log.error("the EST server: %s %s", error, error.remedy)
+            log.error("the gateway's certificate: %s %s", error, error.remedy)
+        else:
+            if live is not None:
+                for door in self._doors:
+                    await door.show(live)
         self._keeper.ring()
-
-    async def _serve_leaves(self, live: LinkCredential) -> None:
-        if self._est is not None:
-            self._est.live = live
-            self._est.tls.reload()
-            return
-        est = _Est.make(live, self._anchors.known, self._bind)
-        server = EstServer(self._enrollments, self._settings.est, est.tls)
-        await server.start()
-        est.server = server
-        self._est = est
-        log.info("leaves enroll at %s", server.url)
 
     async def _live(self) -> LinkCredential | None:
         """The credential that the gateway shows to the hub and to leaves; None before bootstrap, and once it is
@@ -557,34 +568,6 @@ class Daemon:
         if live is None:
             return None
         return Holder(live.certificate, live.private_key, lambda: self._client_context(live))
-
-
-@dataclass(slots=True)
-class _Est:
-    """The EST server with what its TLS context is made of."""
-
-    live: LinkCredential
-    anchors: Callable[[], tuple[x509.Certificate, ...]]
-    bind: Bind
-    tls: ServerTls
-    server: EstServer
-
-    @classmethod
-    def make(cls, live: LinkCredential, anchors: Callable[[], tuple[x509.Certificate, ...]], bind: Bind) -> _Est:
-        est = cls.__new__(cls)
-        est.live = live
-        est.anchors = anchors
-        est.bind = bind
-        est.tls = ServerTls(est.context)
-        return est
-
-    def context(self) -> ssl.SSLContext:
-        known = self.anchors()
-        if not known:
-            raise NotBootstrapped("The CA's certificates are not known yet.")
-        context = server_context([each.public_bytes(Encoding.DER) for each in known])
-        self.bind(context, self.live.certificate, self.live.chain, self.live.private_key)
-        return context
 
 
 def _policy(settings: PolicySettings) -> RenewalPolicy:

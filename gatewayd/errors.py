@@ -264,6 +264,20 @@ class ReplacementEnded(GatewayError):
     remedy = "The device stays revoked and disabled; 'gatewayctl device replace' begins anew."
 
 
+class PageClosed(GatewayError):
+    fault = Fault.OPERATOR
+    exit_code = 78
+    remedy = "Set [page] enabled = true in gatewayd.toml; the page opens with the gateway's first certificate."
+
+
+class LinkRefused(GatewayError):
+    """No such link to the technician's page, or it has expired or was used. Which one is not said to the peer."""
+
+    fault = Fault.PEER
+    exit_code = 77
+    remedy = "Ask for a new link: 'gatewayctl page open' makes one."
+
+
 class CodeRefused(GatewayError):
     """No such code, or it has expired, or it was used for another request. Which one is not said to the peer."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.enrollment import DEVICE_ID
 from ..core.model import KeyAlgorithm, RevocationReason, San
+from ..core.page import LIFETIME as PAGE_LIFETIME
 from ..errors import InvalidArgument
 
 MAX_TOKEN = 16 * 1024
@@ -16,6 +17,8 @@ MAX_SANS = 50
 MAX_SAN = 1024
 CODE_LIFETIME = range(60, 90 * 86400 + 1)
 """Seconds: from a minute to 90 days."""
+PAGE_OPEN = 3600
+"""Seconds that the technician's page is open for when nobody says for how long."""
 
 
 def device_id(value: str) -> str:
@@ -89,14 +92,11 @@ class Options:
 
     def code_lifetime(self) -> int:
         """Seconds; 0 when it is not given."""
-        value = self._take("code_lifetime", 0)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise InvalidArgument("option 'code_lifetime' must be a whole number of seconds")
-        if value != 0 and value not in CODE_LIFETIME:
-            raise InvalidArgument(
-                f"option 'code_lifetime' must be from {CODE_LIFETIME[0]} to {CODE_LIFETIME[-1]} seconds"
-            )
-        return value
+        return self._seconds("code_lifetime", 0, CODE_LIFETIME)
+
+    def page_lifetime(self) -> int:
+        """Seconds."""
+        return self._seconds("lifetime", PAGE_OPEN, PAGE_LIFETIME)
 
     def key_algorithm(self) -> str:
         """ "" when it is not given."""
@@ -129,6 +129,14 @@ class Options:
         if self._left:
             known = f"the options are {', '.join(self._known)}" if self._known else "there are none"
             raise InvalidArgument(f"{shown(min(self._left))} is not an option here: {known}")
+
+    def _seconds(self, name: str, default: int, allowed: range) -> int:
+        value = self._take(name, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InvalidArgument(f"option {name!r} must be a whole number of seconds")
+        if value != default and value not in allowed:
+            raise InvalidArgument(f"option {name!r} must be from {allowed[0]} to {allowed[-1]} seconds")
+        return value
 
     def _take(self, name: str, default: Any) -> Any:
         self._known.append(name)

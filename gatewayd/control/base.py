@@ -45,12 +45,26 @@ class TokenOperations(Protocol):
         """Make the token where there is none. Returns it as ``status`` has it."""
 
 
+class PageOperations(Protocol):
+    """The technician's page, which is served beside the bus."""
+
+    async def open(self, caller: Caller, lifetime: int) -> Data:
+        """A one-time link to the page, good for ``lifetime`` seconds, as is the session that it opens. Returns
+        ``{"session", "url", "expires_at"}``; the link is shown this once and kept only as a hash. Raises PageClosed."""
+
+    async def close(self, caller: Caller) -> Data:
+        """End all sessions, and all links. Returns ``{"ended"}``, how many they were."""
+
+
 class Operations(Protocol):
     """What an administrator may do. A method that returns ``Work`` has checked its arguments and written its intent
     down before it returns: the work goes on, or is done again, whatever becomes of the caller or of the daemon."""
 
     @property
     def token(self) -> TokenOperations: ...
+
+    @property
+    def page(self) -> PageOperations: ...
 
     async def status(self) -> Data:
         """See docs/json.md: ``gateway``, ``token``, ``issuer``, ``hub``, ``devices``, ``revocations``, ``waiting``."""

@@ -16,6 +16,7 @@ from ..errors import GatewayError, Internal, InvalidArgument
 from . import arguments, words
 from .app import INTERRUPTED, App, as_json, read, rendering, variants
 from .cli_audit import audit
+from .cli_page import page
 from .cli_token import token
 
 JOBS = "/org/gatewayd/Gateway1/jobs/"
@@ -210,6 +211,7 @@ def job(app: App, path: str) -> None:
 
 cli.add_command(token)
 cli.add_command(audit)
+cli.add_command(page)
 
 
 @cli.group()

@@ -123,6 +123,15 @@ class GatewayObject:
         options.end()
         return from_mapping(await self._operations.token.initialize(caller, token, arguments.pin(pin)))
 
+    async def OpenPage(self, given: Given, *, caller: Caller) -> GLib.Variant:
+        options = Options(given)
+        lifetime = options.page_lifetime()
+        options.end()
+        return from_mapping(await self._operations.page.open(caller, lifetime))
+
+    async def ClosePage(self, *, caller: Caller) -> GLib.Variant:
+        return from_mapping(await self._operations.page.close(caller))
+
     def _added(self, data: Data) -> GLib.Variant:
         self._changed()
         return from_mapping(data)

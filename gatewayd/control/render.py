@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from . import words
+from . import qr, words
 from .base import Data
 
 _GOOD = {
@@ -59,7 +59,6 @@ _BAD = {
     "not listening",
     "stale",
 }
-_HALVES = {(0, 0): " ", (0, 1): "▄", (1, 0): "▀", (1, 1): "█"}
 _MARKS = {"done": ("✓", "green"), "failed": ("✗", "red"), "waiting": ("…", "yellow"), "started": ("·", "dim")}
 
 
@@ -204,19 +203,17 @@ def replacing(data: Data) -> RenderableType:
     """``gatewayctl device replace``: the code, and on a terminal its QR."""
     parts: list[RenderableType] = [added(data)]
     if "enroll_url" in data and console().is_terminal:
-        parts += [Text(), _qr(data["enroll_url"])]
+        parts += [Text(), qr.drawn(data["enroll_url"])]
     return Group(*parts)
 
 
-def _qr(text: str) -> Text:
-    """Two modules to a character cell; dark on light, whatever the terminal's colours are."""
-    import segno
-
-    rows = [bytes(row) for row in segno.make_qr(text, error="m").matrix_iter(border=4)]
-    rows += [bytes(len(rows[0]))] * (len(rows) % 2)
-    pairs = zip(rows[::2], rows[1::2], strict=True)
-    lines = ("".join(_HALVES[top, bottom] for top, bottom in zip(*pair, strict=True)) for pair in pairs)
-    return Text("\n".join(lines), style="#000000 on #ffffff", no_wrap=True)
+def page_opened(data: Data) -> RenderableType:
+    """``gatewayctl page open``: the link, and on a terminal its QR."""
+    good = f"It works once, and opens the page on one phone until {words.local(data['expires_at'])}."
+    parts: list[RenderableType] = [_text(data["url"], "bold green"), Text(good)]
+    if console().is_terminal:
+        parts += [Text(), qr.drawn(data["url"])]
+    return Group(*parts)
 
 
 def step(data: Data) -> Text:

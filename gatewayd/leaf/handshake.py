@@ -23,8 +23,8 @@ _CHUNK: Final = 16384
 
 
 class Handshakes:
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="est-tls")
+    def __init__(self, name: str) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=f"{name}-tls")
 
     def close(self) -> None:
         """Does not wait for the signatures under way."""

@@ -36,18 +36,18 @@ log = logging.getLogger(__name__)
 class Listener:
     """Hands each connection, its TLS handshake done with the context of that moment, to an HttpServer."""
 
-    def __init__(self, http: HttpServer, tls: ServerTls, address: str, port: int) -> None:
-        """Binds and listens. Raises ConfigInvalid when it cannot."""
+    def __init__(self, name: str, http: HttpServer, tls: ServerTls, address: str, port: int) -> None:
+        """Binds and listens; ``name``: the table of its settings. Raises ConfigInvalid when it cannot."""
         self._http = http
         self._tls = tls
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
         self._by_network: Counter[str] = Counter()
-        self._shaking_hands = Handshakes()
+        self._shaking_hands = Handshakes(name)
         self._handshakes: set[asyncio.Task[None]] = set()
         self._established: set[asyncio.Task[None]] = set()
-        self._socket = _listen(address, port)
+        self._socket = _listen(name, address, port)
         self.port = int(self._socket.getsockname()[1])
-        self._accepting = asyncio.create_task(self._accept(), name="est-accept")
+        self._accepting = asyncio.create_task(self._accept(), name=f"{name}-accept")
 
     async def close(self) -> None:
         """Accept nothing more and drop the handshakes under way; established connections go on."""
@@ -128,12 +128,12 @@ class Listener:
         return protocol
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def _listen(name: str, address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     dual = address == "::"
     try:
         listener = socket.create_server((address, port), family=family, backlog=1024, dualstack_ipv6=dual)
     except OSError as error:
-        raise ConfigInvalid(f"est: cannot listen on {address} port {port}: {error.strerror or error}") from None
+        raise ConfigInvalid(f"{name}: cannot listen on {address} port {port}: {error.strerror or error}") from None
     listener.setblocking(False)
     return listener

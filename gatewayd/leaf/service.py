@@ -48,7 +48,7 @@ class EstService:
     async def start(self) -> int:
         """Listens on the port that it returns. Raises ConfigInvalid when the address or port cannot be had."""
         self._http = HttpServer(self._handle)
-        self._listener = Listener(self._http, self._tls, self._settings.address, self._settings.port)
+        self._listener = Listener("est", self._http, self._tls, self._settings.address, self._settings.port)
         return self._listener.port
 
     async def stop(self, drain: float) -> None:

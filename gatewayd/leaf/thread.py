@@ -28,7 +28,7 @@ class LoopThread:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` on the thread's loop and wait for it on the caller's."""
-        return await _across(work, self._loop)
+        return await across(work, self._loop)
 
     async def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -47,11 +47,12 @@ class HomeEnroller:
         self._home = asyncio.get_running_loop()
 
     async def enroll(self, request: EnrollmentRequest) -> Enrolled | Pending:
-        return await _across(self._enroller.enroll(request), self._home)
+        return await across(self._enroller.enroll(request), self._home)
 
     async def anchors(self) -> tuple[bytes, ...]:
-        return await _across(self._enroller.anchors(), self._home)
+        return await across(self._enroller.anchors(), self._home)
 
 
-async def _across(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+async def across(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    """Run ``work`` on another thread's ``loop`` and wait for it on the caller's."""
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))

@@ -1,4 +1,4 @@
-"""The EST server's side of TLS."""
+"""The server's side of TLS."""
 
 from __future__ import annotations
 
@@ -31,19 +31,26 @@ class ServerTls:
 
 
 def server_context(client_anchors: Sequence[bytes]) -> ssl.SSLContext:
-    """A server's context without certificate and key, which the caller binds.
+    """The EST server's context without certificate and key, which the caller binds.
 
     A client certificate is asked for and optional: a leaf that enrolls for the first time has none. One that is shown
     must chain to ``client_anchors`` (DER) and be for clientAuth, or the handshake fails.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996; strongSwan and libest speak nothing newer
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context = page_context()
     context.verify_mode = ssl.CERT_OPTIONAL
     context.load_verify_locations(cadata=b"".join(client_anchors))
     # Each certificate given is an anchor by itself, so that trust can end at the issuing CA and need not take in all
     # that its root may ever vouch for; one signature less to verify on each handshake, too.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def page_context() -> ssl.SSLContext:
+    """A server's context without certificate and key, which the caller binds. It asks for no client certificate: a
+    browser would bother its user for one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996; strongSwan and libest speak nothing newer
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     # No tickets on TLS 1.3: a leaf comes twice in a certificate's life and keeps no session in between, so that they
     # would cost time in each handshake and save none, however slow the token. On TLS 1.2 OpenSSL's own way stands
     # (libest resumes within one enrollment): a session ends with its context, and two hours after it began.

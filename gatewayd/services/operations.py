@@ -49,6 +49,7 @@ from .registrar import Registrar
 from .status import StatusReader
 from .steps import FACTORY, GatewaySteps
 from .swaps import Swaps
+from .technician import Technicians
 from .token_keeper import algorithm_refusal
 from .token_operations import Caller, TokenOperations
 
@@ -81,6 +82,7 @@ class Operations:
         key_lost: Callable[[], bool],
         token: TokenOperations,
         audit: AuditTrail,
+        page: Technicians,
     ) -> None:
         """``bootstrap_issuer`` makes the CA's port with a person's token; ``trust_clock`` takes the machine's time as
         right; ``try_ca`` lets the next request to the CA through even if it is being left alone; ``ring`` wakes the
@@ -104,6 +106,7 @@ class Operations:
         self._key_lost = key_lost
         self.token = token
         self._audit = audit
+        self.page = page
 
     # --- reads -----------------------------------------------------------------------------------
 

@@ -72,6 +72,19 @@ class FakeTokenOperations:
         return TOKEN
 
 
+class FakePageOperations:
+    def __init__(self, all_: FakeOperations) -> None:
+        self._calls = all_.calls
+
+    async def open(self, caller: Caller, lifetime: int) -> Data:
+        self._calls.append(("page_open", caller.uid, lifetime))
+        return {"session": 1, "url": "https://gw-1.example:8444/open/secret", "expires_at": NOW}
+
+    async def close(self, caller: Caller) -> Data:
+        self._calls.append(("page_close", caller.uid))
+        return {"ended": 1}
+
+
 class FakeOperations:
     """``calls`` is what was asked, and by whom. ``gate``, when set to an unset event, holds work after its first step;
     ``slow`` holds reads; ``failure`` is raised by work at its end; ``defect`` by ``status``."""
@@ -89,6 +102,10 @@ class FakeOperations:
     @property
     def token(self) -> FakeTokenOperations:
         return FakeTokenOperations(self)
+
+    @property
+    def page(self) -> FakePageOperations:
+        return FakePageOperations(self)
 
     async def status(self) -> Data:
         await asyncio.sleep(self.slow)

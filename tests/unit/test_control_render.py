@@ -6,7 +6,7 @@ import pytest
 import segno
 from rich.console import RenderableType
 
-from gatewayd.control import render, words
+from gatewayd.control import qr, render, words
 from gatewayd.errors import InvalidArgument
 from tests.support.fake_operations import FakeOperations, device, revocation
 
@@ -105,8 +105,8 @@ def test_a_peer_cannot_write_on_the_terminal() -> None:
 
 def test_a_qr_is_drawn_whole_and_dark_on_light() -> None:
     url = "https://leaf-7:VFSD-9ASC-5SWE-HV3S@gw-1.example:8443"
-    drawn = render._qr(url)
-    halves = {cell: pair for pair, cell in render._HALVES.items()}
+    drawn = qr.drawn(url)
+    halves = {cell: pair for pair, cell in qr._HALVES.items()}
     rows = []
     for line in drawn.plain.split("\n"):
         pairs = [halves[cell] for cell in line]

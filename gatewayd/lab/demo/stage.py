@@ -27,6 +27,7 @@ APPLICATION = "0d6d4a52-5d3c-4f0e-8a44-1f0c6c1f0a02"
 APPLICATION_OBJECT = "b7a3c1d8-93a4-4a34-9d8e-55f2f60f0a03"
 OWNER = "c81e728d-9d4c-4f63-af06-7f89cc1c0a04"
 EST_PORT = 9443
+PAGE_PORT = 9444
 
 _BUS = """<busconfig>
   <type>custom</type>
@@ -145,6 +146,11 @@ bundle = "{self.lab.web_root}"
 [est]
 address = "{self.address}"
 port = {EST_PORT}
+
+[page]
+enabled = true
+address = "{self.address}"
+port = {PAGE_PORT}
 
 [revocation]
 {self._revocation}
