@@ -65,6 +65,8 @@ def test_status_is_one_screen_in_local_time(ctl: Ctl) -> None:
         (["renew"], "result"),
         (["token", "status"], "token"),
         (["token", "objects"], "missing"),
+        (["page", "open"], "url"),
+        (["page", "close"], "ended"),
     ],
 )
 def test_json_is_what_the_daemon_says(ctl: Ctl, command: list[str], key: str) -> None:

@@ -40,6 +40,8 @@ CALLS = {
     "ListTokenObjects": [],
     "UnlockToken": ["right", "{}"],
     "InitializeToken": ["1234", "{}"],
+    "OpenPage": ["{'lifetime': <600>}"],
+    "ClosePage": [],
 }
 READS = ("GetStatus", "ListDevices", "GetDevice")
 CHANGES = tuple(name for name in CALLS if name not in READS)
