@@ -99,7 +99,12 @@ class StatusReader:
             "hooks": hooks,
             "devices": views.counts(each["state"] for each in devices if each["kind"] == DeviceKind.LEAF),
             "revocations": views.revocations_shown(revocations),
-            "waiting": [*self._waiting(gateway, under_way, revocations), *others, *views.hooks_waiting(hooks)],
+            "waiting": [
+                *self._waiting(gateway, under_way, revocations),
+                *others,
+                *views.expired_waiting(devices),
+                *views.hooks_waiting(hooks),
+            ],
         }
 
     def _waiting(self, gateway: Data, under_way: list[Credential], revocations: list[Revocation]) -> list[Data]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from ..core.model import (
     Revocation,
 )
 from ..errors import (
+    CertificateExpired,
     GatewayError,
     HookFailed,
     KeyMissing,
@@ -310,8 +312,31 @@ def waiting_for_hardware(device_id: str, code_open_until: datetime | None) -> Da
     )
 
 
-def waiting(what: str, error: type[GatewayError], device_id: str | None = None) -> Data:
-    return present({"what": what, "device_id": device_id, "error": error.name(), "remedy": error.remedy})
+def waiting(what: str, error: type[GatewayError], device_id: str | None = None, remedy: str = "") -> Data:
+    """``remedy``: when it can be said more exactly than the error does."""
+    return present({"what": what, "device_id": device_id, "error": error.name(), "remedy": remedy or error.remedy})
+
+
+_EXPIRED_SHOWN = 20
+
+
+def expired_waiting(devices: Iterable[Data]) -> list[Data]:
+    """The devices that are out because their certificates are over, with the command that brings each back. The gateway
+    comes back by itself where its CA allows that: it is here once that has failed."""
+    found: list[Data] = []
+    expired = [each for each in devices if each["state"] == "expired"]
+    for each in [each for each in expired if each["kind"] == DeviceKind.GATEWAY and "last_error" in each]:
+        what = f"Its certificate expired at {each['not_after']}, and the CA has not given it a new one by itself yet."
+        remedy = "It is tried on; 'gatewayctl bootstrap' gets one at once."
+        found.append(waiting(what, CertificateExpired, each["device_id"], remedy))
+    leaves = [each for each in expired if each["kind"] == DeviceKind.LEAF]
+    for each in leaves[:_EXPIRED_SHOWN]:
+        what = f"Its certificate expired at {each['not_after']}: it enrolls anew, with a code."
+        command = f"gatewayctl device code {shlex.quote(each['device_id'])}"
+        found.append(waiting(what, CertificateExpired, each["device_id"], f"'{command}' makes one."))
+    if (more := len(leaves) - _EXPIRED_SHOWN) > 0:
+        found.append(waiting(f"{more} more leaves have expired: 'gatewayctl device list'.", CertificateExpired))
+    return found
 
 
 def hooks_waiting(hooks: Iterable[Data]) -> list[Data]:
