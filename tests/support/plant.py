@@ -41,6 +41,7 @@ from gatewayd.services.revocations import Revocations
 from gatewayd.services.status import StatusReader
 from gatewayd.services.steps import GatewaySteps, LeafSteps
 from gatewayd.services.swaps import Swaps
+from gatewayd.services.technician import Technicians
 from gatewayd.services.token_keeper import TokenKeeper
 from gatewayd.services.token_operations import TokenOperations
 from gatewayd.services.turns import Turns
@@ -183,6 +184,10 @@ class Plant:
             sources=list,
             hooks=lambda _: [],
         )
+        swaps = Swaps(**common, events=self.events, reader=self.reader, code_lifetime=86400, ring=lambda: None)
+        technicians = Technicians(
+            **common, events=self.events, reader=self.reader, swaps=swaps, gateway_id=GATEWAY, url=lambda: None
+        )
         self.operations = Operations(
             **common,
             events=self.events,
@@ -196,7 +201,8 @@ class Plant:
             gateway_id=GATEWAY,
             algorithm=KeyAlgorithm.EC_P256,
             code_lifetime=86400,
-            swaps=Swaps(**common, events=self.events, reader=self.reader, code_lifetime=86400, ring=lambda: None),
+            swaps=swaps,
+            page=technicians,
             try_ca=lambda: None,
             ring=lambda: None,
             key_lost=lambda: self.key_watch.key_lost,
