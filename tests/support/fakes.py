@@ -351,6 +351,10 @@ class FakeKeyStore:
     def say(self, state: TokenState) -> None:
         self._status = replace(self._status, state=state)
 
+    def offer(self, *algorithms: KeyAlgorithm) -> None:
+        """What the token says that it can make."""
+        self._status = replace(self._status, algorithms=algorithms)
+
     async def open(self) -> None:
         async with self.faults.around("open"):
             pass
@@ -392,10 +396,11 @@ class FakeKeyStore:
             self.keys.pop(key_id, None)
 
     async def objects(self) -> list[TokenObject]:
-        return [
-            TokenObject("private-key", key_id, label, algorithm, sensitive=True, extractable=False, local=True)
-            for key_id, (label, algorithm, _) in self.keys.items()
-        ]
+        async with self.faults.around("objects"):
+            return [
+                TokenObject("private-key", key_id, label, algorithm, sensitive=True, extractable=False, local=True)
+                for key_id, (label, algorithm, _) in self.keys.items()
+            ]
 
 
 def _missing(*_: object) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.config import EzcaSettings, HubSettings, Settings, load, parse
+from gatewayd.config import EzcaSettings, HubSettings, Settings, TokenSettings, load, parse
 from gatewayd.core.model import KeyAlgorithm, San
 from gatewayd.errors import ConfigInvalid
 
@@ -125,6 +125,10 @@ def test_what_is_not_of_the_right_form(text: str, says: str) -> None:
         ({"hub": 'registry_url = "hub"'}, "hub.registry_url must be an https URL"),
         ({"token": 'uri = "pkcs11:token=t?pin-value=1234"'}, "must not carry a PIN"),
         ({"token": 'uri = "pkcs11:token=t?pin-source=file:/x"'}, "must not carry a PIN"),
+        ({"registrar_token": 'uri = "pkcs11:token=t?pin-value=1234"'}, "registrar_token.uri must not carry a PIN"),
+        ({"registrar_token": "timeout = 0"}, "registrar_token.timeout must be from"),
+        ({"registrar_token": "pin = 1234"}, "unknown key [registrar_token] pin"),
+        ({"token": "pin_file = 1"}, "token.pin_file must be text"),
         ({"renewal": "opens = 0.7"}, "renewal: "),
         ({"renewal": "closes = 0.95"}, "renewal: "),
         ({"renewal": "opens = nan"}, "renewal: "),
@@ -161,6 +165,14 @@ def test_what_makes_no_sense(extra: dict[str, str], says: str) -> None:
 def test_a_number_that_could_not_be_waited_for(extra: dict[str, str]) -> None:
     ((table, line),) = extra.items()
     assert f"{table}.{line.split()[0]} " in refusal(document(**extra))
+
+
+def test_the_registrars_key_may_have_a_token_of_its_own() -> None:
+    assert list(parse(document()).tokens) == ["gateway"]
+    settings = parse(document(registrar_token='uri = "pkcs11:token=registrar"\npin_file = "/etc/gatewayd/pin"'))
+    assert settings.tokens["gateway"] == TokenSettings()
+    assert settings.tokens["registrar"].uri == "pkcs11:token=registrar"
+    assert settings.tokens["registrar"].pin_file == Path("/etc/gatewayd/pin")
 
 
 def test_a_pin_in_the_uri_is_not_repeated() -> None:
