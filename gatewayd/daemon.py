@@ -489,6 +489,10 @@ class Daemon:
         self._judge_peers(self._client_tls)
         for door in self._doors:
             door.reload()
+        if self._clock.sane():
+            # What the CA and Entra did not believe with a wrong clock.
+            self._issuer.try_now()
+            self._revocations.hasten_all()
         self._ring()
 
     def _anchors_changed(self) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import ssl
-import sys
-from ctypes import c_char_p, c_int, c_int64, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
+from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
 from typing import Any, Final
 
 from ..errors import TlsBridgeUnsupported
@@ -30,8 +29,8 @@ RSA_NO_PADDING: Final = 3
 
 X509_V_FLAG_USE_CHECK_TIME: Final = 0x2
 
-c_time_t: Final = c_int64 if sys.maxsize > 2**32 else c_long
-"""Debian 13 has 64 bits of time on 32-bit machines as well, Debian 12 has not; ``c_long`` is cut there, not shifted."""
+c_time_t: Final = getattr(ctypes, "c_time_t", c_long)
+"""Python has it since 3.12; before, on Debian 12, time_t is a long everywhere."""
 
 SSL_CTRL_CHAIN: Final = 88
 SSL_CTRL_CHAIN_CERT: Final = 89

@@ -190,8 +190,9 @@ class ClockWatch:
                 )
             elif self._said is not None:
                 log.info("the clock is right again: %s", status.system)
+            if self._said is not None or status.verdict is not Verdict.SANE:
+                self._changed()
             self._said = status.verdict
-            self._changed()
         if status.verdict is Verdict.SANE and time.monotonic() >= self._kept_at + _KEPT_EVERY:
             await self._clock.keep(self._store)
             self._kept_at = time.monotonic()

@@ -65,6 +65,7 @@ class Revocations:
         self._room = {milestone: asyncio.Semaphore(at_once) for milestone, at_once in _AT_ONCE.items()}
         self._carrying: dict[_Key, asyncio.Task[None]] = {}
         self._hastened: set[_Key] = set()
+        self._hasten_all = False
         self._credentials: dict[_Key, Credential | None] = {}
         """Of what is being carried."""
         self._act: dict[Milestone, Callable[[Revocation], Awaitable[str | Waiting]]] = {
@@ -81,6 +82,11 @@ class Revocations:
         self._hastened.add((device_id, serial))
         self.alarm.ring()
 
+    def hasten_all(self) -> None:
+        """The same for all that are open."""
+        self._hasten_all = True
+        self.alarm.ring()
+
     async def run(self) -> None:
         while True:
             wait = _LONGEST_SLEEP
@@ -94,8 +100,11 @@ class Revocations:
         """Start to carry what is due. Returns the seconds until something is due again."""
         now = self._clock.now()
         moments: list[datetime] = []
+        hasten, self._hasten_all = self._hasten_all, False
         for revocation in await self._store.read(lambda tx: tx.revocations.open()):
             key = (revocation.device_id, revocation.serial)
+            if hasten:
+                self._hastened.add(key)
             if self._due(revocation, now):
                 if key not in self._carrying:
                     self._carrying[key] = asyncio.create_task(self._carry(key))
