@@ -1,6 +1,7 @@
 # make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
 # make test-kill, test-token, test-clock, bench-base, bench-revocation   what takes longer: kill -9, faults, wrong time; figures
+# make sim-decade, bench-renewal   ten years of 10,000 leaves; what deciding costs with 100,000
 # All set up what they need first (Debian packages with sudo when not root, then .venv).
 
 PYTHON := .venv/bin/python
@@ -9,7 +10,7 @@ TOKEN := softhsm
 .PHONY: help setup demo test lint test-kill test-token test-clock bench-base bench-revocation deb test-boot clean
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 setup:
 	@scripts/setup
@@ -45,6 +46,13 @@ bench-crl: setup
 .PHONY: bench-token
 bench-token: setup
 	@$(PYTHON) -m benchmarks.token
+
+.PHONY: sim-decade bench-renewal
+sim-decade: setup
+	@$(PYTHON) -m benchmarks.decade $(SIM_ARGS)
+
+bench-renewal: setup
+	@$(PYTHON) -m benchmarks.renewal
 
 deb: setup
 	@scripts/setup boot

@@ -74,7 +74,7 @@ class PolicySettings:
 @dataclass(frozen=True, slots=True)
 class DevicePolicySettings(PolicySettings):
     device: str = ""
-    """A device id, or a shell-style pattern such as "pump-*"; the first that matches holds."""
+    """A device id, or a shell-style pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class RenewalSettings(PolicySettings):
     """What holds where neither the device nor its CA has a policy of its own."""
 
     devices: tuple[DevicePolicySettings, ...] = ()
+    """What holds for some devices; device is an id, or a pattern such as "pump-*"; the first that matches holds."""
     paced: bool = True
     """Whether leaves' renewals go to the CA one by one (docs/renewal.md); false: as they come, as fast as the CA may be
     asked."""

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_the_page_of_settings_is_that_of_the_schema() -> None:
-    command = [sys.executable, "scripts/settings-page", "--check"]
+@pytest.mark.parametrize("script", ["settings-page", "lifecycle-page"])
+def test_a_generated_page_is_up_to_date(script: str) -> None:
+    command = [sys.executable, f"scripts/{script}", "--check"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
