@@ -360,7 +360,7 @@ class Daemon:
 
     def _adopt_settings(self, tx: Tx, now: Any) -> None:
         """The gateway's own record follows the configuration, except for its id, which is for ever."""
-        known = [each for each in tx.devices.all() if each.kind is DeviceKind.GATEWAY]
+        known = tx.devices.of_kind(DeviceKind.GATEWAY)
         sans = tuple(canonical(each) for each in self._settings.gateway.sans)
         if not known:
             tx.devices.add(Device(device_id=self._id, kind=DeviceKind.GATEWAY, created_at=now, sans=sans))
@@ -465,7 +465,7 @@ class Daemon:
         if entry.what == Milestone.VERIFIED and entry.device_id == self._id:
             self._spawn(self._fall_silent())
         if entry.what in _SHOWN_ON_THE_BUS:
-            self._control.ring()
+            self._control.ring(entry.device_id)
 
     def _told(self, desired: Mapping[str, Any]) -> None:
         """The hub's desired properties, or a patch of them."""

@@ -27,8 +27,8 @@ class GatewayObject:
     InterfacesAdded = signal()
     InterfacesRemoved = signal()
 
-    def __init__(self, operations: Operations, device_id: str, jobs: Jobs, changed: Callable[[], None]) -> None:
-        """``changed`` is called when a device may have come or changed."""
+    def __init__(self, operations: Operations, device_id: str, jobs: Jobs, changed: Callable[[str], None]) -> None:
+        """``changed`` is called with the id of a device that may have come or changed."""
         self.Version = __version__
         self.DeviceId = device_id
         self.managed: Callable[[], GLib.Variant] = lambda: GLib.Variant("a{oa{sa{sv}}}", {})
@@ -133,11 +133,11 @@ class GatewayObject:
         return from_mapping(await self._operations.page.close(caller))
 
     def _added(self, data: Data) -> GLib.Variant:
-        self._changed()
+        self._changed(data["device"]["device_id"])
         return from_mapping(data)
 
     async def _job(self, kind: str, device_id: str, ordered: Awaitable[Work]) -> str:
         """The intent is written down when ``ordered`` is done; only then is there a job."""
         job = self._jobs.start(kind, device_id, await ordered)
-        self._changed()
+        self._changed(device_id)
         return job_path(job.number)

@@ -7,7 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 from ..config import ControlSettings
-from ..errors import GatewayError, NotAuthorized
+from ..errors import DeviceUnknown, GatewayError, NotAuthorized
 from . import access
 from .base import Caller, Data, Operations
 from .bus import BusConnection, BusError
@@ -50,6 +50,8 @@ class ControlService:
         self._refreshing = asyncio.Lock()
         self._refresh_wanted = asyncio.Event()
         self._progressed: set[int] = set()
+        self._stale: set[str] = set()
+        self._all_stale = True
         self._connected = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -73,8 +75,12 @@ class ControlService:
         self._glib.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def ring(self) -> None:
-        """Devices have come, gone or changed: show it soon."""
+    def ring(self, device_id: str | None = None) -> None:
+        """A device, or any of them, has come, gone or changed: show it soon."""
+        if device_id is None:
+            self._all_stale = True
+        else:
+            self._stale.add(device_id)
         self._refresh_wanted.set()
 
     async def refresh_devices(self) -> None:
@@ -94,6 +100,21 @@ class ControlService:
                 if count % _BATCH == 0:
                     await asyncio.sleep(0)
 
+    async def _refresh_device(self, device_id: str) -> None:
+        """One among thousands: the others are not read for it."""
+        async with self._refreshing:
+            try:
+                device = (await self._operations.device_show(device_id))["device"]
+            except DeviceUnknown:
+                device = None
+            tree = self._tree
+            if tree is None:
+                return
+            if device is not None:
+                self._show_device(tree, device_id, device)
+            elif self._device_objects.pop(device_id, None):
+                tree.remove(device_path(device_id))
+
     def _show_device(self, tree: Tree, device_id: str, device: Data) -> None:
         path = device_path(device_id)
         if shown := self._device_objects.get(device_id):
@@ -107,8 +128,13 @@ class ControlService:
         while True:
             await self._refresh_wanted.wait()
             self._refresh_wanted.clear()
+            (everything, self._all_stale), (stale, self._stale) = (self._all_stale, False), (self._stale, set())
             try:
-                await self.refresh_devices()
+                if everything:
+                    await self.refresh_devices()
+                else:
+                    for device_id in stale:
+                        await self._refresh_device(device_id)
             except GatewayError as error:
                 _log.warning("the devices on the bus are not up to date: %s", error.message)
             except Exception:
@@ -133,14 +159,14 @@ class ControlService:
         lost = asyncio.Event()
         connection = await BusConnection.open(self._settings.bus, self._pool, lost.set)
         dispatcher = Dispatcher(lambda sender: self._authorize(connection, sender))
-        gateway = GatewayObject(self._operations, self._device_id, self._jobs, self._refresh_wanted.set)
+        gateway = GatewayObject(self._operations, self._device_id, self._jobs, self.ring)
         tree = Tree(connection.bus, dispatcher, gateway, INTERFACE)
         gateway.managed = tree.managed
         try:
             self._tree = tree
             for number, shown in self._job_objects.items():
                 tree.add(job_path(number), shown, JOB)
-            self._refresh_wanted.set()
+            self.ring()
             await connection.own()
             self._connected.set()
             _log.info("on the bus as %s", INTERFACE)
@@ -190,7 +216,7 @@ class ControlService:
         if self._tree:
             self._tree.changed(job_path(job.number))
         self._job_objects[job.number].finished()
-        self._refresh_wanted.set()
+        self.ring(job.device_id)
 
     def job_removed(self, job: Job) -> None:
         self._progressed.discard(job.number)

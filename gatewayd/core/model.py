@@ -103,6 +103,18 @@ class Device:
     """Why, once it is revoked: also of a certificate that turns up only afterwards."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides how a device is shown."""
+
+    state: DeviceState
+    has_certificate: bool
+    valid: bool
+    """Whether that one has not expired."""
+    under_way: bool
+    """Whether its first one is."""
+
+
 class CredentialState(StrEnum):
     """Where a credential stands; core.lifecycle holds the legal moves."""
 

@@ -10,7 +10,7 @@ from .. import __version__
 from ..ca.sparing import Spared
 from ..core import lifecycle
 from ..core import revocation as table
-from ..core.model import Credential, Device, DeviceKind, KeyAlgorithm, ReplacementState, Revocation
+from ..core.model import Credential, Device, KeyAlgorithm, ReplacementState, Revocation
 from ..errors import AlgorithmUnsupported, ClockWrong, DeviceUnknown, NotBootstrapped, RegistrarRefused
 from ..keys.base import TokenStatus
 from ..store.base import Store, Tx
@@ -68,19 +68,22 @@ class StatusReader:
 
     async def status(self) -> Data:
         now = self._clock.now()
-        devices, revocations, under_way, others, hooks = await self._store.read(
+        gateway, own, census, expired, open_ones, closed, in_trouble, others, hooks = await self._store.read(
             lambda tx: (
-                self._devices(tx, now),
-                tx.revocations.all(),
-                tx.credentials.in_states(lifecycle.UNFINISHED),
+                self._gateway(tx, now),
+                tx.credentials.all(self._gateway_id, lifecycle.UNFINISHED),
+                tx.devices.census(now),
+                tx.devices.expired(now, views.EXPIRED_SHOWN),
+                tx.revocations.open(),
+                tx.revocations.closed(views.CLOSED_SHOWN),
+                tx.credentials.in_trouble(),
                 [*_hardware_awaited(tx, now), *still_admitted(tx, now)],
                 self._hooks(tx),
             )
         )
-        gateway = next(each for each in devices if each["device_id"] == self._gateway_id)
-        own = [each for each in under_way if each.device_id == self._gateway_id]
         if own:
             gateway |= views.progress_of(own[-1])
+        counts = views.counts(census)
         est_url = self._est_url()
         return {
             "version": __version__,
@@ -97,17 +100,19 @@ class StatusReader:
             "est": views.present({"url": est_url, "listening": est_url is not None}),
             "revocation_sources": self._sources(),
             "hooks": hooks,
-            "devices": views.counts(each["state"] for each in devices if each["kind"] == DeviceKind.LEAF),
-            "revocations": views.revocations_shown(revocations),
+            "devices": counts,
+            "revocations": [views.revocation(each) for each in [*open_ones, *closed]],
             "waiting": [
-                *self._waiting(gateway, under_way, revocations),
+                *self._waiting(gateway, bool(own), in_trouble, open_ones),
                 *others,
-                *views.expired_waiting(devices),
+                *views.expired_waiting(gateway, expired, counts["expired"]),
                 *views.hooks_waiting(hooks),
             ],
         }
 
-    def _waiting(self, gateway: Data, under_way: list[Credential], revocations: list[Revocation]) -> list[Data]:
+    def _waiting(
+        self, gateway: Data, under_way: bool, in_trouble: list[Credential], revocations: list[Revocation]
+    ) -> list[Data]:
         """What goes on only when a person has done something."""
         found: list[Data] = []
         for keys in self._tokens.values():
@@ -118,13 +123,9 @@ class StatusReader:
         if not self._clock.sane():
             says = views.when(self._clock.status().system)
             found.append(views.waiting(f"The machine's clock says {says}, which cannot be.", ClockWrong))
-        if (
-            not found
-            and gateway["state"] == "new"
-            and not any(each.device_id == self._gateway_id for each in under_way)
-        ):
+        if not found and gateway["state"] == "new" and not under_way:
             found.append(views.waiting("The gateway has no certificate.", NotBootstrapped, self._gateway_id))
-        for credential in under_way:
+        for credential in in_trouble:
             if item := views.waiting_for_person(credential.last_error, credential.device_id):
                 found.append(item)
         for revocation in revocations:
@@ -140,6 +141,11 @@ class StatusReader:
                 found.append(views.waiting(sentence, RegistrarRefused))
         return found
 
+    def _gateway(self, tx: Tx, now: datetime) -> Data:
+        record = tx.devices.get(self._gateway_id)
+        assert record is not None
+        return self._device(tx, record, tx.revocations.all(self._gateway_id), now)
+
     async def device_list(self) -> list[Data]:
         now = self._clock.now()
         return await self._store.read(lambda tx: self._devices(tx, now))
@@ -151,7 +157,7 @@ class StatusReader:
 
     def _device(self, tx: Tx, record: Device, revocations: list[Revocation], now: datetime) -> Data:
         current = tx.credentials.current(record.device_id)
-        under_way = current is None and any(views.unfinished(each) for each in tx.credentials.all(record.device_id))
+        under_way = current is None and bool(tx.credentials.all(record.device_id, lifecycle.UNFINISHED))
         return views.device(record, current, under_way, revocations, now)
 
     async def device_show(self, device_id: str) -> Data:

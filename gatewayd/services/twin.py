@@ -55,4 +55,4 @@ class TwinReporter:
 
     def _state(self, tx: Tx) -> dict[str, Any]:
         current = tx.credentials.current(self._gateway_id)
-        return report.reported_state(__version__, current, tx.devices.all(), tx.revocations.all())
+        return report.reported_state(__version__, current, tx.devices.count_leaves(), tx.revocations.open())

@@ -24,6 +24,7 @@ from ..core.model import (
     MilestoneProgress,
     Replacement,
     Revocation,
+    Standing,
 )
 from ..errors import (
     CertificateExpired,
@@ -56,12 +57,17 @@ def present(data: Data) -> Data:
     return {key: value for key, value in data.items() if value is not None}
 
 
-def device_state(device: Device, current: Credential | None, unfinished: bool, now: datetime) -> str:
-    if device.state is not DeviceState.ACTIVE:
-        return str(device.state)
-    if current is None:
-        return "enrolling" if unfinished else "new"
-    return "active" if current.not_after is not None and now < current.not_after else "expired"
+def standing(device: Device, current: Credential | None, unfinished: bool, now: datetime) -> Standing:
+    valid = current is not None and current.not_after is not None and now < current.not_after
+    return Standing(device.state, current is not None, valid, unfinished)
+
+
+def device_state(it: Standing) -> str:
+    if it.state is not DeviceState.ACTIVE:
+        return str(it.state)
+    if not it.has_certificate:
+        return "enrolling" if it.under_way else "new"
+    return "active" if it.valid else "expired"
 
 
 def hub_state(device: Device, revocations: Iterable[Revocation]) -> str:
@@ -89,7 +95,7 @@ def device(
         {
             "device_id": record.device_id,
             "kind": str(record.kind),
-            "state": device_state(record, current, unfinished, now),
+            "state": device_state(standing(record, current, unfinished, now)),
             "hub_state": hub_state(record, revocations),
             "sans": [str(san) for san in record.sans],
             "created_at": when(record.created_at),
@@ -171,14 +177,6 @@ def replacement(record: Replacement, revocations: Iterable[Revocation]) -> Data:
             ],
         }
     )
-
-
-def revocations_shown(records: Iterable[Revocation]) -> list[Data]:
-    """The open ones, oldest first; then the latest closed ones."""
-    ordered = sorted(records, key=lambda each: each.known_at)
-    still_open = [each for each in ordered if not table.is_closed(each)]
-    closed = [each for each in reversed(ordered) if table.is_closed(each)]
-    return [revocation(each) for each in [*still_open, *closed[:CLOSED_SHOWN]]]
 
 
 def history(entries: Iterable[JournalEntry]) -> list[Data]:
@@ -317,24 +315,25 @@ def waiting(what: str, error: type[GatewayError], device_id: str | None = None, 
     return present({"what": what, "device_id": device_id, "error": error.name(), "remedy": remedy or error.remedy})
 
 
-_EXPIRED_SHOWN = 20
+EXPIRED_SHOWN = 20
 
 
-def expired_waiting(devices: Iterable[Data]) -> list[Data]:
+def expired_waiting(gateway: Data, leaves: Iterable[tuple[str, datetime]], count: int) -> list[Data]:
     """The devices that are out because their certificates are over, with the command that brings each back. The gateway
-    comes back by itself where its CA allows that: it is here once that has failed."""
+    comes back by itself where its CA allows that: it is here once that has failed. ``leaves``: the first EXPIRED_SHOWN
+    of ``count``."""
     found: list[Data] = []
-    expired = [each for each in devices if each["state"] == "expired"]
-    for each in [each for each in expired if each["kind"] == DeviceKind.GATEWAY and "last_error" in each]:
-        what = f"Its certificate expired at {each['not_after']}, and the CA has not given it a new one by itself yet."
+    if gateway["state"] == "expired" and "last_error" in gateway:
+        what = (
+            f"Its certificate expired at {gateway['not_after']}, and the CA has not given it a new one by itself yet."
+        )
         remedy = "It is tried on; 'gatewayctl bootstrap' gets one at once."
-        found.append(waiting(what, CertificateExpired, each["device_id"], remedy))
-    leaves = [each for each in expired if each["kind"] == DeviceKind.LEAF]
-    for each in leaves[:_EXPIRED_SHOWN]:
-        what = f"Its certificate expired at {each['not_after']}: it enrolls anew, with a code."
-        command = f"gatewayctl device code {shlex.quote(each['device_id'])}"
-        found.append(waiting(what, CertificateExpired, each["device_id"], f"'{command}' makes one."))
-    if (more := len(leaves) - _EXPIRED_SHOWN) > 0:
+        found.append(waiting(what, CertificateExpired, gateway["device_id"], remedy))
+    for device_id, not_after in leaves:
+        what = f"Its certificate expired at {when(not_after)}: it enrolls anew, with a code."
+        command = f"gatewayctl device code {shlex.quote(device_id)}"
+        found.append(waiting(what, CertificateExpired, device_id, f"'{command}' makes one."))
+    if (more := count - EXPIRED_SHOWN) > 0:
         found.append(waiting(f"{more} more leaves have expired: 'gatewayctl device list'.", CertificateExpired))
     return found
 
@@ -354,10 +353,10 @@ def waiting_for_person(last_error: str | None, device_id: str) -> Data | None:
     return waiting(sentence, error, device_id)
 
 
-def counts(states: Iterable[str]) -> Data:
+def counts(census: Iterable[tuple[Standing, int]]) -> Data:
     table_ = {"new": 0, "enrolling": 0, "active": 0, "expired": 0, "replacing": 0, "revoked": 0}
-    for state in states:
-        table_[state] += 1
+    for it, count in census:
+        table_[device_state(it)] += count
     return table_
 
 

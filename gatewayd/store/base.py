@@ -22,11 +22,14 @@ from ..core.model import (
     Credential,
     CredentialState,
     Device,
+    DeviceKind,
+    DeviceState,
     EnrollmentCode,
     JournalEntry,
     OutboxMessage,
     Replacement,
     Revocation,
+    Standing,
 )
 
 T = TypeVar("T")
@@ -34,7 +37,19 @@ T = TypeVar("T")
 
 class Devices(Protocol):
     def get(self, device_id: str) -> Device | None: ...
-    def all(self) -> list[Device]: ...
+    def all(self) -> list[Device]:
+        """Thousands, perhaps: to list them and for nothing else."""
+
+    def of_kind(self, kind: DeviceKind) -> list[Device]: ...
+    def count_leaves(self) -> dict[DeviceState, int]:
+        """How many leaves are in which state, each of them named."""
+
+    def census(self, now: datetime) -> list[tuple[Standing, int]]:
+        """How many leaves stand how."""
+
+    def expired(self, now: datetime, limit: int) -> list[tuple[str, datetime]]:
+        """The active leaves whose current certificate is over, and since when; by device id."""
+
     def add(self, device: Device) -> None:
         """Raises DeviceExists."""
 
@@ -68,6 +83,9 @@ class Credentials(Protocol):
 
     def refused(self, now: datetime) -> list[tuple[str, str, str, datetime]]:
         """(device_id, serial, thumbprint, not_after) of every REVOKED certificate that has not expired."""
+
+    def in_trouble(self, limit: int = 100) -> list[Credential]:
+        """In a state of lifecycle.UNFINISHED, with a last error."""
 
     def unfinished(self, now: datetime, limit: int = 100) -> list[Credential]:
         """In a state of lifecycle.UNFINISHED, and next_attempt_at absent or not after now; those that have waited
@@ -114,6 +132,9 @@ class Revocations(Protocol):
     def all(self, device_id: str | None = None) -> list[Revocation]: ...
     def open(self) -> list[Revocation]:
         """Those that are not VERIFIED yet or lack another milestone."""
+
+    def closed(self, limit: int) -> list[Revocation]:
+        """The latest of the others, the latest first."""
 
     def add(self, revocation: Revocation) -> bool:
         """False, and nothing changed, when this (device, serial) is known already."""

@@ -46,7 +46,7 @@ _SELECT = f"SELECT credentials.*, chains.certificates FROM credentials {_CHAIN}"
 # Word for word as in the schema, or SQLite could not use its partial indexes. INDEXED BY turns that into an error: the
 # planner, left alone, would take the index on state and walk all current credentials.
 UNFINISHED_STATES = ("wanted", "keying", "keyed", "requesting", "pending", "blocked", "issued", "accepting")
-_IS_UNFINISHED = f"state IN ({', '.join(map(repr, UNFINISHED_STATES))})"
+IS_UNFINISHED = f"state IN ({', '.join(map(repr, UNFINISHED_STATES))})"
 _IS_WAITING = "deadline IS NOT NULL AND state IN ('keyed', 'requesting', 'pending', 'blocked')"
 _IS_DUE = "state = 'current' AND renew_at IS NOT NULL"
 
@@ -56,8 +56,12 @@ DUE = f"""
 """
 UNFINISHED = f"""
     SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_unfinished {_CHAIN}
-    WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) <= ? AND NOT ({_IS_WAITING})
+    WHERE {IS_UNFINISHED} AND ifnull(next_attempt_at, 0) <= ? AND NOT ({_IS_WAITING})
     ORDER BY ifnull(next_attempt_at, 0), credentials.rowid LIMIT ?
+"""
+IN_TROUBLE = f"""
+    SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_unfinished {_CHAIN}
+    WHERE {IS_UNFINISHED} AND last_error IS NOT NULL LIMIT ?
 """
 WAITING = f"""
     SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_waiting {_CHAIN}
@@ -80,7 +84,7 @@ NEXT_RENEWAL = f"""
 """
 NEXT_ATTEMPT = f"""
     SELECT next_attempt_at FROM credentials INDEXED BY credentials_unfinished
-    WHERE {_IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > ? ORDER BY ifnull(next_attempt_at, 0) LIMIT 1
+    WHERE {IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > ? ORDER BY ifnull(next_attempt_at, 0) LIMIT 1
 """
 LOAD = """
     SELECT total(1e6 / (not_after - not_before)) FROM credentials INDEXED BY credentials_by_state
@@ -138,6 +142,9 @@ class CredentialRows:
 
     def refused(self, now: datetime) -> list[tuple[str, str, str, datetime]]:
         return [(*row[:3], moment(row[3])) for row in self._connection.execute(REFUSED, (stamp(now),))]
+
+    def in_trouble(self, limit: int = 100) -> list[Credential]:
+        return self._many(IN_TROUBLE, limit)
 
     def unfinished(self, now: datetime, limit: int = 100) -> list[Credential]:
         return self._many(UNFINISHED, stamp(now), limit)

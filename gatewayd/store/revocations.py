@@ -22,6 +22,12 @@ _JOIN = "LEFT JOIN revocation_milestones USING (device_id, serial)"
 _ORDER = "ORDER BY known_at, device_id, serial"
 OPEN = f"SELECT * FROM revocations INDEXED BY revocations_open {_JOIN} WHERE closed = 0 {_ORDER}"
 
+CLOSED = f"""
+    SELECT * FROM (
+      SELECT * FROM revocations INDEXED BY revocations_closed WHERE closed = 1 ORDER BY known_at DESC LIMIT ?
+    ) {_JOIN} {_ORDER}
+"""
+
 
 class RevocationRows:
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -40,6 +46,10 @@ class RevocationRows:
     def open(self) -> list[Revocation]:
         """Oldest first."""
         return self._many(OPEN)
+
+    def closed(self, limit: int) -> list[Revocation]:
+        """Latest first."""
+        return list(reversed(self._many(CLOSED, limit)))
 
     def add(self, revocation: Revocation) -> bool:
         if not _TABLE.add(self._connection, _columns(revocation)):

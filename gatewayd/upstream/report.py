@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ..core.model import Credential, Device, DeviceKind, DeviceState, Revocation
-from ..core.revocation import is_closed
+from ..core.model import Credential, DeviceState, Revocation
 from .base import Pinning
 
 REVOCATION: Final = "revocation"
@@ -77,7 +76,10 @@ def unpin_report(device_id: str, ours: Iterable[str]) -> dict[str, Any]:
 
 
 def reported_state(
-    version: str, credential: Credential | None, devices: Iterable[Device], revocations: Iterable[Revocation]
+    version: str,
+    credential: Credential | None,
+    leaves: Mapping[DeviceState, int],
+    open_revocations: Collection[Revocation],
 ) -> dict[str, Any]:
     """A patch for the twin's reported properties: the daemon's version, the gateway's live ``credential``, and how
     many leaves and open revocations there are.
@@ -85,16 +87,14 @@ def reported_state(
     Every key is always there, null where there is nothing to say: the hub merges a patch into what it has, and null
     deletes. Counts instead of lists keep it small and free of names that a twin's keys could not hold.
     """
-    leaves = [device for device in devices if device.kind is DeviceKind.LEAF]
-    open_ones = [revocation for revocation in revocations if not is_closed(revocation)]
     return {
         "gatewayd": {
             "version": version,
             "certificate": None if credential is None else _certificate(credential),
-            "leaves": {state.value: sum(leaf.state is state for leaf in leaves) for state in DeviceState},
+            "leaves": {state.value: leaves.get(state, 0) for state in DeviceState},
             "revocations": {
-                "open": len(open_ones),
-                "openSince": _time(min((each.known_at for each in open_ones), default=None)),
+                "open": len(open_revocations),
+                "openSince": _time(min((each.known_at for each in open_revocations), default=None)),
             },
         }
     }

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.core.model import CredentialState, DeviceKind, DeviceState, Milestone, MilestoneProgress, Revocation
+from gatewayd.core.model import (
+    CredentialState,
+    DeviceKind,
+    DeviceState,
+    Milestone,
+    MilestoneProgress,
+    Revocation,
+    Standing,
+)
 from gatewayd.core.revocation import done
 from gatewayd.errors import DeviceExists
 from gatewayd.store.base import Tx
@@ -240,3 +248,52 @@ async def test_settings_are_set_and_set_again(store: SqliteStore) -> None:
     await store.write(lambda tx: tx.settings.set("registrar-key", "01"))
     await store.write(lambda tx: tx.settings.set("registrar-key", "02"))
     assert await store.read(lambda tx: (tx.settings.get("registrar-key"), tx.settings.get("else"))) == ("02", None)
+
+
+async def test_devices_are_counted_as_they_stand(store: SqliteStore) -> None:
+    over = replace(full_credential("leaf-1"), not_after=NOW)
+    failing = replace(credential("leaf-2"), last_error="IssuerUnconfigured: no.")
+
+    def work(tx: Tx) -> None:
+        tx.devices.add(device("gw", DeviceKind.GATEWAY))
+        for i in range(5):
+            tx.devices.add(device(f"leaf-{i}"))
+        for each in (full_credential("leaf-0"), over, failing):
+            tx.credentials.add(each)
+        for i in range(2):
+            tx.devices.put(replace(device(f"leaf-{i}"), current=1))
+        tx.devices.put(replace(device("leaf-3"), state=DeviceState.REVOKED))
+
+    await store.write(work)
+
+    def look(tx: Tx) -> None:
+        active, revoked = DeviceState.ACTIVE, DeviceState.REVOKED
+        assert dict(tx.devices.census(NOW)) == {
+            Standing(active, has_certificate=True, valid=True, under_way=False): 1,
+            Standing(active, has_certificate=True, valid=False, under_way=False): 1,
+            Standing(active, has_certificate=False, valid=False, under_way=True): 1,
+            Standing(active, has_certificate=False, valid=False, under_way=False): 1,
+            Standing(revoked, has_certificate=False, valid=False, under_way=False): 1,
+        }
+        assert tx.devices.count_leaves() == {active: 4, DeviceState.REPLACING: 0, revoked: 1}
+        assert tx.devices.expired(NOW, 10) == [("leaf-1", NOW)]
+        assert tx.devices.expired(NOW, 0) == []
+        assert [each.device_id for each in tx.devices.of_kind(DeviceKind.GATEWAY)] == ["gw"]
+        assert tx.credentials.in_trouble() == [failing]
+
+    await store.read(look)
+
+
+async def test_the_latest_closed_revocations_come_first(store: SqliteStore) -> None:
+    done = {each: MilestoneProgress(done_at=NOW) for each in Milestone}
+
+    def work(tx: Tx) -> None:
+        tx.devices.add(device())
+        tx.revocations.add(revocation(serial="a"))
+        for minute in range(1, 4):
+            closed = revocation(serial=f"{minute}", known_at=NOW + minute * MINUTE)
+            tx.revocations.add(replace(closed, progress=done))
+
+    await store.write(work)
+    found = await store.read(lambda tx: tx.revocations.closed(2))
+    assert [each.serial for each in found] == ["3", "2"]
