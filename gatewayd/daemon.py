@@ -85,6 +85,9 @@ _SHOWN_ON_THE_BUS = frozenset(
 )
 """Entries after which a device looks different."""
 
+_AFTER_CONNECT = 2.0
+"""Seconds from the hub's CONNACK until what waits for the network is tried."""
+
 
 class Daemon:
     def __init__(self, settings: Settings, pins: Mapping[str, Pin]) -> None:
@@ -357,6 +360,7 @@ class Daemon:
         self._answers.on_answer(lambda answer: self._revocations.hasten(answer.device_id, answer.serial))
         self._keeper.on_connected(self._twin.forget)
         self._keeper.on_connected(self._outbox.ring)
+        self._keeper.on_connected(self._network_is_back)
 
     def _adopt_settings(self, tx: Tx, now: Any) -> None:
         """The gateway's own record follows the configuration, except for its id, which is for ever."""
@@ -466,6 +470,10 @@ class Daemon:
             self._spawn(self._fall_silent())
         if entry.what in _SHOWN_ON_THE_BUS:
             self._control.ring(entry.device_id)
+
+    def _network_is_back(self) -> None:
+        # In a moment: by then it is known what the hub has had to say meanwhile.
+        asyncio.get_running_loop().call_later(_AFTER_CONNECT, self._revocations.hasten_all)
 
     def _told(self, desired: Mapping[str, Any]) -> None:
         """The hub's desired properties, or a patch of them."""

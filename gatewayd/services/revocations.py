@@ -65,7 +65,7 @@ class Revocations:
         self._room = {milestone: asyncio.Semaphore(at_once) for milestone, at_once in _AT_ONCE.items()}
         self._carrying: dict[_Key, asyncio.Task[None]] = {}
         self._hastened: set[_Key] = set()
-        self._hasten_all = False
+        self._all_hastened = False
         self._credentials: dict[_Key, Credential | None] = {}
         """Of what is being carried."""
         self._act: dict[Milestone, Callable[[Revocation], Awaitable[str | Waiting]]] = {
@@ -83,8 +83,9 @@ class Revocations:
         self.alarm.ring()
 
     def hasten_all(self) -> None:
-        """The same for all that are open."""
-        self._hasten_all = True
+        """The same for all that are open: the network is back, or the time right, and what has failed for want of it
+        need not wait for its next turn."""
+        self._all_hastened = True
         self.alarm.ring()
 
     async def run(self) -> None:
@@ -100,16 +101,19 @@ class Revocations:
         """Start to carry what is due. Returns the seconds until something is due again."""
         now = self._clock.now()
         moments: list[datetime] = []
-        hasten, self._hasten_all = self._hasten_all, False
-        for revocation in await self._store.read(lambda tx: tx.revocations.open()):
+        everything, self._all_hastened = self._all_hastened, False
+        revocations = await self._store.read(lambda tx: tx.revocations.open())
+        still_open = {(revocation.device_id, revocation.serial) for revocation in revocations}
+        if everything:
+            self._hastened |= still_open
+        for revocation in revocations:
             key = (revocation.device_id, revocation.serial)
-            if hasten:
-                self._hastened.add(key)
             if self._due(revocation, now):
                 if key not in self._carrying:
                     self._carrying[key] = asyncio.create_task(self._carry(key))
             elif (moment := self._next(revocation, now)) is not None:
                 moments.append(moment)
+        self._hastened &= still_open
         if not moments:
             return _LONGEST_SLEEP  # a finished carry rings
         return min(max((min(moments) - now).total_seconds(), 0.1), _LONGEST_SLEEP)

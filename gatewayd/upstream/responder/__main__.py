@@ -14,6 +14,7 @@ import logging
 import os
 import ssl
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ from .twins import HubTwins
 _SCOPE: Final = "https://iothubs.azure.net/.default"
 _LINE_LIMIT: Final = 1024 * 1024
 _BATCH: Final = 100
+_ATTEMPTS: Final = 5
+"""After that it is the gateway that asks again."""
 
 
 class _Token:
@@ -63,41 +66,58 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    message: Message
+    attempts: int = 0
+    """How often it was not seen to, because the hub failed."""
+
+
 async def _serve(hub: str, token: _Token, tls: ssl.SSLContext, recheck: CrlRecheck | None) -> None:
     registry, twins = HubRegistry(hub, token, _SCOPE, tls), HubTwins(hub, token, _SCOPE, tls)
     responder = Responder(registry, twins, recheck)
-    lines: asyncio.Queue[bytes] = asyncio.Queue(_BATCH)
-    reading = asyncio.create_task(_read(lines))
+    heard: asyncio.Queue[_Heard | None] = asyncio.Queue(_BATCH)
+    tasks = {asyncio.create_task(_read(heard))}
     try:
-        while batch := await _gathered(lines):
-            messages = [message for line in batch if (message := _message(line)) is not None]
-            for outcome in await responder.handle(messages):
+        while batch := await _gathered(heard):
+            for each, outcome in zip(batch, await responder.handle(each.message for each in batch), strict=True):
                 print(json.dumps(_shown(outcome)), flush=True)  # noqa: T201
+                if outcome.error is not None and each.attempts < _ATTEMPTS:
+                    again = asyncio.create_task(_hear_again(heard, _Heard(each.message, each.attempts + 1)))
+                    tasks.add(again)
+                    again.add_done_callback(tasks.discard)
     finally:
-        reading.cancel()
+        for task in tasks:
+            task.cancel()
         await registry.close()
         await twins.close()
         if recheck is not None:
             recheck.close()
 
 
-async def _read(lines: asyncio.Queue[bytes]) -> None:
-    """Put each line; an empty one says that there are no more."""
+async def _read(heard: asyncio.Queue[_Heard | None]) -> None:
+    """Each line's message; None when there are no more."""
     reader = asyncio.StreamReader(_LINE_LIMIT)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        await lines.put(line)
-    await lines.put(b"")
+        if (message := _message(line)) is not None:
+            await heard.put(_Heard(message))
+    await heard.put(None)
 
 
-async def _gathered(lines: asyncio.Queue[bytes]) -> list[bytes]:
-    """Wait for a line, and take what has come with it; nothing at the end."""
-    batch = [await lines.get()]
-    while batch[-1] and not lines.empty():
-        batch.append(lines.get_nowait())
-    if not batch[-1]:
-        lines.put_nowait(b"")  # for the next call
-        return batch[:-1]
+async def _hear_again(heard: asyncio.Queue[_Heard | None], each: _Heard) -> None:
+    await asyncio.sleep(2.0 ** (each.attempts - 1))
+    await heard.put(each)
+
+
+async def _gathered(heard: asyncio.Queue[_Heard | None]) -> list[_Heard]:
+    """Wait for a message, and take those that have come with it; nothing at the end."""
+    batch: list[_Heard] = []
+    while (each := await heard.get()) is not None:
+        batch.append(each)
+        if heard.empty() or len(batch) == _BATCH:
+            return batch
+    heard.put_nowait(None)  # for the next call
     return batch
 
 
