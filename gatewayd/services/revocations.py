@@ -33,6 +33,8 @@ _RETRY_LAST = timedelta(minutes=10)
 _REPORTS_WITHIN = timedelta(minutes=5)
 """How long disabling a revoked gateway waits for its own report."""
 
+_SETTLE = 0.02
+"""Seconds: what is told within them makes one round."""
 _EVER = datetime.max.replace(tzinfo=UTC)
 
 _Key = tuple[str, str]
@@ -40,6 +42,30 @@ _Key = tuple[str, str]
 
 _BY_OUTBOX = frozenset({Milestone.REPORTED})
 """Reached by the outbox, when the hub has taken the message."""
+
+
+class _Carried:
+    """A revocation on its way."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.attempts: dict[Milestone, asyncio.Task[None]] = {}
+        """Under way."""
+        self._more = asyncio.Event()
+
+    def tell(self, due: Iterable[Milestone], *, again: bool) -> None:
+        """These are due; ``again``: also where an attempt is under way, which may have looked too early."""
+        if again or any(milestone not in self.attempts for milestone in due):
+            self._more.set()
+
+    async def changed(self) -> None:
+        """Until an attempt has ended or there is more to attempt."""
+        more = asyncio.create_task(self._more.wait())
+        try:
+            await asyncio.wait({more, *self.attempts.values()}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            more.cancel()
+            self._more.clear()
 
 
 class Revocations:
@@ -63,7 +89,7 @@ class Revocations:
         self._gateway_id = gateway_id
         self.alarm = Alarm()
         self._room = {milestone: asyncio.Semaphore(at_once) for milestone, at_once in _AT_ONCE.items()}
-        self._carrying: dict[_Key, asyncio.Task[None]] = {}
+        self._carrying: dict[_Key, _Carried] = {}
         self._hastened: set[_Key] = set()
         self._all_hastened = False
         self._credentials: dict[_Key, Credential | None] = {}
@@ -96,6 +122,7 @@ class Revocations:
             except GatewayError as error:
                 log.error("revocations: %s", error)
             await self.alarm.sleep(wait)
+            await asyncio.sleep(_SETTLE)
 
     async def round(self) -> float:
         """Start to carry what is due. Returns the seconds until something is due again."""
@@ -108,9 +135,12 @@ class Revocations:
             self._hastened |= still_open
         for revocation in revocations:
             key = (revocation.device_id, revocation.serial)
-            if self._due(revocation, now):
-                if key not in self._carrying:
-                    self._carrying[key] = asyncio.create_task(self._carry(key))
+            if due := self._due(revocation, now):
+                if carried := self._carrying.get(key):
+                    carried.tell(due, again=key in self._hastened)
+                else:
+                    carried = self._carrying[key] = _Carried()
+                    carried.task = asyncio.create_task(self._carry(key, carried))
             elif (moment := self._next(revocation, now)) is not None:
                 moments.append(moment)
         self._hastened &= still_open
@@ -135,10 +165,10 @@ class Revocations:
         moment = table.next_attempt(revocation, now, report_first=self._report_first(revocation))
         return moment if moment is not None and moment > now else None
 
-    async def _carry(self, key: _Key) -> None:
+    async def _carry(self, key: _Key, carried: _Carried) -> None:
         """Attempt all that is due, until nothing is. Milestones that do not need each other go side by side: a CA that
         does not answer must not keep the hub waiting."""
-        attempts: dict[Milestone, asyncio.Task[None]] = {}
+        attempts = carried.attempts
         try:
             while True:
                 revocation = await self._store.read(lambda tx: tx.revocations.get(*key))
@@ -150,7 +180,7 @@ class Revocations:
                         attempts[milestone] = asyncio.create_task(self._attempt(revocation, milestone))
                 if not attempts:
                     return
-                await asyncio.wait(attempts.values(), return_when=asyncio.FIRST_COMPLETED)
+                await carried.changed()
                 for milestone in [each for each, task in attempts.items() if task.done()]:
                     attempts.pop(milestone).result()
         except GatewayError as error:
@@ -263,7 +293,7 @@ class Revocations:
         return self._credentials[key]
 
     async def stop(self) -> None:
-        await _end(self._carrying.values())
+        await _end(each.task for each in self._carrying.values() if each.task is not None)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
