@@ -259,7 +259,8 @@ class ControlSettings:
 class ClockSettings:
     trust_kernel: bool = True
     """Whether the kernel's word on being synchronised is believed; false where it is about another clock, as in a
-    container with a time of its own."""
+    container with a time of its own. The daemon's unit lets it hear systemd-timesyncd only: for another NTP client add a
+    drop-in with ProtectClock=no and SystemCallFilter=adjtimex clock_adjtime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +281,7 @@ class HookSettings:
     """Seconds; then it is killed, and whatever it has started."""
     certificate: Path | None = None
     """Where the gateway's certificate and its chain are put, in PEM, by atomic rename. Never a key: that is in the
-    token."""
+    token. The daemon's unit can write here only with the directory in ReadWritePaths= of a drop-in."""
     chain: Path | None = None
     """The same for the chain alone."""
     mode: str = "0644"
