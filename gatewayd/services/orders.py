@@ -44,6 +44,8 @@ _ANSWER_WITHIN: Final = 10.0
 """Seconds that a direct method waits for *verified*; the hub waits 30 by default."""
 _LONGEST_SLEEP: Final = 3600.0
 _RETRY: Final = 10.0
+_REFUSALS: Final = {DeviceUnknown: 404, InvalidArgument: 400, DeviceHealthy: 409}
+"""What is wrong with an order itself, so that to try again is of no use; and the status of a direct method."""
 
 
 Revoke = Callable[[str, str, str], Awaitable[Callable[[Callable[..., None]], Awaitable[Any]]]]
@@ -79,6 +81,7 @@ class Orders:
                 log.warning("the hub's order %.64r is not understood", order_id)
             elif len(self._orders) < LIMIT or order_id in self._orders:
                 self._orders[order_id] = order
+                self._removed.discard(order_id)
             else:
                 log.warning("the hub's order %s has to wait: there are %d already", order_id, LIMIT)
         self._reported = None  # after a connect, what the hub holds is not known for sure
@@ -89,9 +92,10 @@ class Orders:
         while True:
             await self._alarm.sleep(wait)
             try:
-                for order_id, order in list(self._orders.items()):
+                orders = dict(self._orders)  # more may come at any moment: those ring
+                for order_id, order in orders.items():
                     await self._carry_out(order_id, order)
-                await self._report()
+                await self._report(list(orders))
                 wait = _LONGEST_SLEEP
             except GatewayError as error:
                 log.warning("the hub's orders: %s", error)
@@ -106,30 +110,22 @@ class Orders:
             device_id, reason = _read(order)
             done["deviceId"] = device_id
             await self._revoke(WHO, device_id, reason)
-        except (DeviceUnknown, InvalidArgument) as error:
+        except tuple(_REFUSALS) as error:
             done["error"] = f"{error.name()}: {error.message}"[:TEXT_LIMIT]
             log.warning("the hub's order %s: %s", order_id, error)
         # After the intent, not before: a crash between the two revokes what is revoked already.
         text = json.dumps(done)
         await self._store.write(lambda tx: tx.settings.set(name, text))
 
-    async def _report(self) -> None:
-        if not (self._orders or self._removed) or self._link.status().state is not LinkState.CONNECTED:
+    async def _report(self, carried_out: list[str]) -> None:
+        if not (carried_out or self._removed) or self._link.status().state is not LinkState.CONNECTED:
             return
-        outcomes = await self._store.read(self._outcomes)
+        outcomes = await self._store.read(lambda tx: _outcomes(tx, carried_out))
         if outcomes != self._reported:
             removed = dict.fromkeys(self._removed)
-            await self._link.report({"gatewayd": {"revoke": {**removed, **outcomes}}})
+            await self._link.report({"gatewayd": {"revoke": {**outcomes, **removed}}})
             self._removed.difference_update(removed)
             self._reported = outcomes
-
-    def _outcomes(self, tx: Tx) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for order_id in self._orders:
-            done = json.loads(tx.settings.get(f"order:{order_id}") or "{}")
-            outcome = done.get("error") or _outcome(tx, done["deviceId"])
-            found[order_id] = {"deviceId": done.get("deviceId"), "outcome": outcome}
-        return found
 
     # --- direct methods --------------------------------------------------------------------------
 
@@ -141,8 +137,9 @@ class Orders:
             device_id, reason = _read(payload)
             follow = await self._revoke(WHO, device_id, reason)
         except GatewayError as error:
-            status = {DeviceUnknown: 404, InvalidArgument: 400, DeviceHealthy: 409}.get(type(error), 500)
-            return MethodAnswer(status, {"error": error.name(), "message": error.message[:TEXT_LIMIT]})
+            return MethodAnswer(
+                _REFUSALS.get(type(error), 500), {"error": error.name(), "message": error.message[:TEXT_LIMIT]}
+            )
         except Exception:
             log.exception("a direct method failed unexpectedly")
             return MethodAnswer(500, {"error": "Internal"})
@@ -162,6 +159,15 @@ def _read(order: Any) -> tuple[str, str]:
     if not isinstance(device_id, str) or not isinstance(reason, str):
         raise InvalidArgument('An order names its device as text: {"deviceId": …, "reason": …}.')
     return device_id, reason
+
+
+def _outcomes(tx: Tx, carried_out: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for order_id in carried_out:
+        done = json.loads(tx.settings.get(f"order:{order_id}") or "{}")
+        outcome = done.get("error") or _outcome(tx, done["deviceId"])
+        found[order_id] = {"deviceId": done.get("deviceId"), "outcome": outcome}
+    return found
 
 
 def _outcome(tx: Tx, device_id: str) -> str:
