@@ -1,7 +1,7 @@
 """The second way to believe a gateway about a device that is not its child: the CA itself has revoked the certificate.
 
 What is reported is then no matter of trust any more: the report brings the certificate along, a configured CA must have
-signed it, its CN must be the device, and the CA's list must name it.
+signed it, its CN must be the device, and the CA's list must name it; what else the report says of it has to be so.
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ class CrlRecheck:
             if (
                 certificates.common_name(found) == request.device_id
                 and certificates.serial_hex(found) == request.serial
+                # By these it is judged whether the certificate still opens the identity.
+                and certificates.thumbprint(found) == request.thumbprint
+                and found.not_valid_after_utc == request.not_after
                 and any(_signed(found, each) for each in self._issuers)
             ):
                 return found

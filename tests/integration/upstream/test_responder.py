@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gatewayd.errors import HubUnreachable
@@ -144,16 +145,23 @@ async def test_it_believes_a_gateway_about_others_where_the_ca_bears_it_out(
         recheck = CrlRecheck(url, pem.bundle(lab.directory / "ca-issuing.pem"), lab.tls)
         responder = Responder(registry, twins, recheck)
 
-        async def report(device_id: str, certificate: x509.Certificate) -> Status | None:
-            der = base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()
-            serial = f"{certificate.serial_number:x}"
-            message = await said(registry, gateway, device_id, serial=serial, certificate=der)
+        async def report(device_id: str, certificate: x509.Certificate, **otherwise: str) -> Status | None:
+            body = {
+                "serial": f"{certificate.serial_number:x}",
+                "thumbprint": certificate.fingerprint(hashes.SHA256()).hex(),
+                "certificate": base64.b64encode(certificate.public_bytes(Encoding.DER)).decode(),
+                "notAfter": certificate.not_valid_after_utc.isoformat(),
+            }
+            message = await said(registry, gateway, device_id, **(body | otherwise))
             (outcome,) = await responder.handle([message])
             return outcome.answer.status if outcome.answer else None
 
         assert await report("good-leaf", certificates["good-leaf"]) is Status.REFUSED
         assert await report("other-leaf", certificates["revoked-leaf"]) is Status.REFUSED
-        assert await report("revoked-leaf", certificates["revoked-leaf"]) is Status.DISABLED
+        revoked = certificates["revoked-leaf"]
+        for forged in ({"thumbprint": "ab" * 32}, {"notAfter": "2099-01-01T00:00:00Z"}):
+            assert await report("revoked-leaf", revoked, **forged) is Status.REFUSED
+        assert await report("revoked-leaf", revoked) is Status.DISABLED
         recheck.close()
     enabled = {name: identity.enabled for name in certificates if (identity := await registry.get(name))}
     assert enabled == {"revoked-leaf": False, "good-leaf": True, "other-leaf": True}
