@@ -83,8 +83,12 @@ class KeyWatch:
 
         def work(tx: Tx) -> None:
             tx.journal.append(entry)
-            if current.renew_at is None or current.renew_at > now:
-                tx.credentials.put(replace(current, renew_at=now))
+            # As it is now: while the token was asked it may have been revoked or superseded.
+            present = tx.credentials.current(self._gateway_id)
+            if present is None or present.generation != current.generation:
+                return
+            if present.renew_at is None or present.renew_at > now:
+                tx.credentials.put(replace(present, renew_at=now))
 
         await self._store.write(work)
         self._events.publish(entry)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gatewayd.core.model import CredentialState
 from gatewayd.errors import InvalidArgument, RegistrarRefused, TokenFault, TokenNotFound
 from gatewayd.keys.base import TokenState
 from tests.support.plant import GATEWAY, Plant, Someone
@@ -84,6 +86,25 @@ async def test_a_lost_key_is_replaced_through_the_registrar(plant: Plant, how: s
     await plant.token_keeper.look()
     assert plant.key_watch.status().state is TokenState.READY
     assert await waiting(plant) == []
+
+
+async def test_a_revocation_that_comes_while_the_key_is_looked_for_stands(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await plant.bootstrap()
+    plant.fake_keys.clear()
+    await plant.token_keeper.look()
+    read = plant.store.read
+
+    async def overtaken(work: Any) -> Any:
+        found = await read(work)
+        monkeypatch.setattr(plant.store, "read", read)
+        await plant.operations.revoke(Someone(), GATEWAY, "keyCompromise")
+        return found
+
+    monkeypatch.setattr(plant.store, "read", overtaken)
+    await plant.token_keeper.look()
+    assert (await plant.newest()).state is CredentialState.REVOKED
 
 
 async def test_a_lost_key_is_replaced_by_a_person_where_the_registrar_is_lost_too(plant: Plant) -> None:
