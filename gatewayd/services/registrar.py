@@ -96,7 +96,7 @@ class Registrar:
 
     async def _prepare(self) -> _Ready:
         async with self._lock:
-            if self._ready is None:
+            if self._ready is None or self._clock.now() >= self._ready.certificate.not_valid_after_utc:
                 self._ready = await self._make()
             return self._ready
 
