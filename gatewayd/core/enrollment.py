@@ -45,9 +45,11 @@ class CsrFacts:
     """Such as ``EC secp256r1`` or ``RSA 2048``."""
     key_accepted: bool
     is_ca: bool
-    """Whether it asks for basicConstraints CA or keyCertSign."""
+    """Whether it asks for basicConstraints CA, keyCertSign or cRLSign."""
     eku_beyond_client: bool
     """Whether it asks for extended key usages other than clientAuth."""
+    asks_for_more: bool
+    """Whether it holds extensions or attributes of which nobody here knows what a CA would make of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Refusal(StrEnum):
     WEAK_KEY = "The key is not one that is accepted: EC P-256 or P-384, or RSA of 2048 bits and more."
     CA_RIGHTS = "The CSR asks to be a certification authority."
     USAGE = "The CSR asks for extended key usages other than clientAuth."
+    MORE = "The CSR holds extensions or attributes that are not passed on to the CA."
 
 
 def scope_refusal(device: Device | None, csr: CsrFacts) -> Refusal | None:
@@ -107,6 +110,8 @@ def scope_refusal(device: Device | None, csr: CsrFacts) -> Refusal | None:
         return Refusal.CA_RIGHTS
     if csr.eku_beyond_client:
         return Refusal.USAGE
+    if csr.asks_for_more:
+        return Refusal.MORE
     if not csr.key_accepted:
         return Refusal.WEAK_KEY
     return None

@@ -10,7 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
 
 from ..core.enrollment import CsrFacts
 from ..core.model import San
@@ -22,6 +22,19 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 _EXTENSION_REQUESTS = frozenset({"1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14"})
 """extensionRequest of RFC 2985, and Microsoft's older number for the same."""
+_ATTRIBUTES = _EXTENSION_REQUESTS | {
+    AttributeOID.CHALLENGE_PASSWORD.dotted_string,
+    AttributeOID.UNSTRUCTURED_NAME.dotted_string,
+}
+_EXTENSIONS = (
+    x509.SubjectAlternativeName,
+    x509.BasicConstraints,
+    x509.KeyUsage,
+    x509.ExtendedKeyUsage,
+    x509.SubjectKeyIdentifier,
+)
+"""What may be in a request: it is judged here or says nothing. The CSR goes to the CA as it is, and a CA may follow
+what it finds in it, such as the name of a template or of an account."""
 
 
 def read(der: bytes) -> CsrFacts:
@@ -89,12 +102,14 @@ def _facts(request: x509.CertificateSigningRequest, public_key: CertificatePubli
         key_accepted=accepted,
         is_ca=_asks_for_ca(wanted.get(x509.BasicConstraints), wanted.get(x509.KeyUsage)),
         eku_beyond_client=_beyond_client(wanted.get(x509.ExtendedKeyUsage)),
+        asks_for_more=not wanted.keys() <= set(_EXTENSIONS)
+        or any(each.oid.dotted_string not in _ATTRIBUTES for each in request.attributes),
     )
 
 
 def _asks_for_ca(constraints: x509.ExtensionType | None, usage: x509.ExtensionType | None) -> bool:
     return (isinstance(constraints, x509.BasicConstraints) and constraints.ca) or (
-        isinstance(usage, x509.KeyUsage) and usage.key_cert_sign
+        isinstance(usage, x509.KeyUsage) and (usage.key_cert_sign or usage.crl_sign)
     )
 
 

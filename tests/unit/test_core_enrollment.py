@@ -37,6 +37,7 @@ CSR = CsrFacts(
     key_accepted=True,
     is_ca=False,
     eku_beyond_client=False,
+    asks_for_more=False,
 )
 
 
@@ -57,6 +58,7 @@ def test_a_leaf_may_ask_for_what_its_record_allows_or_less(sans: tuple[San, ...]
         ({"unknown_names": True}, Refusal.WRONG_NAMES),
         ({"is_ca": True}, Refusal.CA_RIGHTS),
         ({"eku_beyond_client": True}, Refusal.USAGE),
+        ({"asks_for_more": True}, Refusal.MORE),
         ({"key_accepted": False}, Refusal.WEAK_KEY),
     ],
 )

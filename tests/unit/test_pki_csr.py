@@ -46,7 +46,7 @@ def test_a_request_of_ours_reads_back(key: csr.PrivateKey, description: str) -> 
     assert facts.sans == SANS
     assert facts.public_key_sha256 == csr.public_key_sha256(key.public_key())
     assert (facts.key_description, facts.key_accepted) == (description, True)
-    assert [facts.unknown_names, facts.is_ca, facts.eku_beyond_client] == [False, False, False]
+    assert not any((facts.unknown_names, facts.is_ca, facts.eku_beyond_client, facts.asks_for_more))
 
 
 def test_no_names_make_no_extension() -> None:
@@ -122,6 +122,16 @@ def test_wishes_beyond_a_leafs_show() -> None:
     assert csr.read(der(builder().add_extension(server, False))).eku_beyond_client
     assert not csr.read(der(builder().add_extension(client, False))).eku_beyond_client
     assert csr.read(der(builder().add_extension(other_name, False))).unknown_names
+
+
+def test_what_a_ca_might_follow_unread_is_seen() -> None:
+    template = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2"), b"\x1e\x04\x00S\x00u")
+    name_value_pair = x509.ObjectIdentifier("1.3.6.1.4.1.311.13.2.1")
+    harmless = builder().add_extension(x509.SubjectKeyIdentifier.from_public_key(EC_KEY.public_key()), False)
+    assert not csr.read(der(harmless.add_attribute(AttributeOID.CHALLENGE_PASSWORD, b"x"))).asks_for_more
+    for more in (template, x509.OCSPNoCheck(), x509.NameConstraints([x509.DNSName("a")], None)):
+        assert csr.read(der(builder().add_extension(more, False))).asks_for_more
+    assert csr.read(der(builder().add_attribute(name_value_pair, b"SAN:dns=other"))).asks_for_more
 
 
 def test_extensions_asked_for_twice_are_refused() -> None:
