@@ -92,12 +92,12 @@ class PageService:
         except _Answer as answer:
             response = answer.response
         except GatewayError as error:
-            log.info("%s %s refused: %s: %s", request.remote, request.path, error.name(), error.message)
+            log.info("%s %s refused: %s: %s", request.remote, _logged(request), error.name(), error.message)
             response = _html(_status(error), screens.message(frame, "That did not work", error.message, error.remedy))
         except ConnectionError:
             raise  # there is nobody to answer
         except Exception:
-            log.exception("A request for %s failed", request.path)
+            log.exception("A request for %s failed", _logged(request))
             text = "Something went wrong in the gateway. Nothing was changed by this page; its log says more."
             response = _html(500, screens.message(frame, "That did not work", text))
         finally:
@@ -188,6 +188,11 @@ class PageService:
     async def _shown(self, given: Mapping[str, str]) -> Data:
         shown: Data = await self._ask(self._technician.device(_device_id(given)))
         return shown
+
+
+def _logged(request: web.BaseRequest) -> str:
+    """The path as far as it is no secret: what comes after ``/open/`` is a link that may not have been used."""
+    return "/" + request.rel_url.raw_path.removeprefix("/").partition("/")[0][:16]
 
 
 def _device_id(given: Mapping[str, str]) -> str:
