@@ -58,8 +58,9 @@ def _libc() -> Any:
 def synchronised() -> bool:
     """Whether something keeps the kernel's clock right: chrony, ntpd and systemd-timesyncd say so to the kernel.
 
-    A sandbox that forbids to set the clock (ProtectClock= of the daemon's own unit) forbids to ask as well. Then the mark
-    of systemd-timesyncd has to do; beside another NTP client the answer is no, unless a drop-in takes the filter off."""
+    A sandbox that forbids to set the clock (ProtectClock= of the daemon's own unit) forbids to ask as well. Then the
+    mark of systemd-timesyncd has to do; beside another NTP client the answer is no, unless a drop-in takes the filter
+    off."""
     timex = _Timex()
     if _libc().adjtimex(ctypes.byref(timex)) < 0:
         return _TIMESYNCD.exists()
