@@ -31,7 +31,7 @@ test-kill: setup
 	@$(PYTHON) -m pytest -q -s tests/e2e/test_revocation_kills.py --kills 200 $(TEST_ARGS)
 
 test-token: setup
-	@ROUNDS=1000 $(PYTHON) -m pytest -q tests/integration/keys tests/integration/tpm_sim tests/e2e/test_token.py $(TEST_ARGS)
+	@ROUNDS=1000 $(PYTHON) -m pytest -q tests/integration/keys tests/integration/tpm_sim tests/e2e/test_token.py tests/e2e/test_tpm.py $(TEST_ARGS)
 
 bench-base: setup
 	@$(PYTHON) -m benchmarks.base

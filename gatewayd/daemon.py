@@ -306,7 +306,6 @@ class Daemon:
             swaps=swaps,
             try_ca=self._issuer.try_now,
             ring=self._ring,
-            key_lost=lambda: self._key_watch.key_lost,
             token=TokenOperations(
                 store=self._store,
                 clock=self._clock,

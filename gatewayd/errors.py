@@ -129,8 +129,8 @@ class TokenUnusable(TokenError):
     fault = Fault.OPERATOR
     recoverable = True
     remedy = (
-        "If the TPM was cleared or replaced, the keys are gone for good: move the store of the PKCS#11 module aside, "
-        "make a token with 'gatewayd token-init', then run 'gatewayctl bootstrap'."
+        "If the TPM was cleared or replaced, its keys are gone for good: move the store of the PKCS#11 module aside "
+        "(for tpm2-pkcs11, what is in TPM2_PKCS11_STORE), then run 'gatewayctl token init' and 'gatewayctl bootstrap'."
     )
 
 

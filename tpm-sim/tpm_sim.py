@@ -115,17 +115,20 @@ class TpmSim:
         fresh.write_text(str(milliseconds))
         fresh.replace(delay)
 
-    def fill(self) -> int:
-        """Take up its non-volatile memory until nothing fits any more; returns how many areas that took."""
-        made = 0
+    def fill(self) -> None:
+        """Take up its non-volatile memory, for keys and for data, until nothing fits any more."""
+        context = str(self.directory / "primary.ctx")
+        self.tool("tpm2_createprimary", "-C", "o", "-G", "ecc", "-c", context)
+        handles = iter(range(0x81010000, 0x81020000))
+        while self._fits("tpm2_evictcontrol", "-C", "o", "-c", context, hex(next(handles))):
+            pass
         for size in (_NV_SIZE, 8):
-            while self._define(size):
-                made += 1
-        return made
+            while self._fits("tpm2_nvdefine", "-C", "o", "-s", str(size)):
+                pass
 
-    def _define(self, size: int) -> bool:
+    def _fits(self, *command: str) -> bool:
         try:
-            self.tool("tpm2_nvdefine", "-C", "o", "-s", str(size))
+            self.tool(*command)
         except TpmSimError:
             return False
         return True

@@ -76,7 +76,12 @@ class TokenConnection:
             model=token.model,
             manufacturer=token.manufacturer_id,
         )
-        self._session = self._log_in(token, pin, about_to_log_in, final_try)
+        try:
+            self._session = self._log_in(token, pin, about_to_log_in, final_try)
+        except faults.BROKEN as error:
+            message = f"The token {token.label!r} is there, and cannot be logged in to ({faults.name(error)})."
+            self._set(TokenState.UNUSABLE, message)
+            raise TokenUnusable(message) from error
         self._pin = pin if self._lib.manufacturer_id in _SLOTS else None
         algorithms = tuple(objects.offered_algorithms(token.slot))
         self.status = replace(
@@ -156,10 +161,6 @@ class TokenConnection:
             except faults.PIN as error:
                 refusal = f"The token {token.label!r} refused the PIN ({faults.name(error)})."
                 locked = isinstance(error, pkcs11.PinLocked)
-            except faults.BROKEN as error:
-                message = f"The token {token.label!r} is there, and cannot be logged in to ({faults.name(error)})."
-                self._set(TokenState.UNUSABLE, message)
-                raise TokenUnusable(message) from error
         self._note_tries(token, locked)
         self._set(TokenState.PIN_REFUSED, refusal)
         raise PinRefused(refusal)

@@ -34,6 +34,7 @@ from ..errors import (
     TokenFault,
     TokenModuleBroken,
     TokenTimeout,
+    TokenUnusable,
     all_errors,
 )
 from . import public
@@ -50,9 +51,17 @@ log = logging.getLogger(__name__)
 RELOAD_INTERVAL: Final = 30.0
 """Seconds: a broken device is not made whole by haste, and each fresh start is a login."""
 
+LOGIN_INTERVALS: Final = (30.0, 3600.0)
+"""Seconds from a login that failed, though not because of the PIN, to the next, the first time and at most; it doubles
+each time. With keys of another TPM, or of this one before it was cleared, each login counts as a wrong password in the
+TPM, which locks after some; more slowly than that it forgets them."""
+
 _HANGING: Final = 4
 """A process that owes an answer for so many times the time limit is killed. Not sooner: a token that was only slow, or
 frozen for a while, goes on where it was, and a module that is killed may leave its sessions in a TPM."""
+
+_MAY_BE_MADE: Final = (TokenState.ABSENT, TokenState.PIN_MISSING, TokenState.UNUSABLE)
+"""When a token that is to be made is looked for once more; it is not made where there is one."""
 
 _PLACES: Final = {scheme: place for place, scheme in enumerate(Scheme)}
 
@@ -102,6 +111,9 @@ class Pkcs11KeyStore:
         self._owed: _Owed | None = None
         self._started = False
         self._reloaded_at: float | None = None
+        self._unusable: TokenUnusable | None = None
+        self._login_not_before = 0.0
+        self._login_interval = 0.0
         self._refused: str | None = None
         self._pin_accepted = False
         self._status = TokenStatus(
@@ -225,6 +237,8 @@ class Pkcs11KeyStore:
             message = "The token needs a PIN and none was given."
             self._set(TokenState.PIN_MISSING, message)
             raise PinMissing(message)
+        if self._unusable is not None and time.monotonic() < self._login_not_before:
+            raise self._unusable
         self._ask("open", {"pin": self._pin.reveal(), "final_try": final_try}, deadline)
 
     def _unlock(self, pin: Pin, final_try: bool) -> None:
@@ -234,7 +248,7 @@ class Pkcs11KeyStore:
                 self._settle(deadline)
                 if self._open:
                     return
-                self._pin, self._pin_accepted, self._refused = pin, False, None
+                self._pin, self._pin_accepted, self._refused, self._unusable = pin, False, None, None
                 self._log_in(deadline, final_try=final_try)
             except _Curable as curable:
                 raise curable.error from None
@@ -246,7 +260,7 @@ class Pkcs11KeyStore:
             raise ConfigInvalid("the token's URI must name the token to make, without a serial: pkcs11:token=LABEL")
         deadline = time.monotonic() + self._timeout
         with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
-            if self._open or self._status.state not in (TokenState.ABSENT, TokenState.PIN_MISSING):
+            if self._open or self._status.state not in _MAY_BE_MADE:
                 raise TokenExists(f"There is a token {label!r} already; nothing was changed.")
             self._end()
             self._process = self._spawn(self._module, self._uri)
@@ -255,7 +269,7 @@ class Pkcs11KeyStore:
             try:
                 if not self._ask("initialize", arguments, deadline)["created"]:
                     raise TokenExists(f"There is a token {label!r} already; nothing was changed.")
-                self._pin, self._pin_accepted, self._refused = pin, False, None
+                self._pin, self._pin_accepted, self._refused, self._unusable = pin, False, None, None
                 self._log_in(deadline, final_try=False)
             except _Curable as curable:
                 raise curable.error from None
@@ -316,13 +330,24 @@ class Pkcs11KeyStore:
         if outcome == "done":
             if owed.what == "open":
                 self._open = self._pin_accepted = True
+                self._unusable, self._login_interval = None, 0.0
             self._fine()
             return content
         error = all_errors().get(content["error"], TokenFault)(content["message"])
         self._open = self._open and content["open"]
         if isinstance(error, PinRefused) and owed.what != "initialize":
             self._refuse(error.message)
+        if isinstance(error, TokenUnusable):
+            self._put_off_login(error)
         raise _Curable(error) if content["reload"] and isinstance(error, TokenError) else error
+
+    def _put_off_login(self, error: TokenUnusable) -> None:
+        """And have it made by a fresh process, which sees what has become of the token meanwhile."""
+        first, longest = LOGIN_INTERVALS
+        self._login_interval = min(max(2 * self._login_interval, first), longest)
+        self._login_not_before = time.monotonic() + self._login_interval
+        self._unusable = error
+        self._end()
 
     def _fine(self) -> None:
         """It answers: what a time limit or a crash had set is over."""

@@ -42,11 +42,6 @@ class KeyWatch:
         """The generation whose key was missing when it was last looked for."""
         self._lost: TokenStatus | None = None
 
-    @property
-    def key_lost(self) -> bool:
-        """The token works, and the key of the gateway's certificate is not in it."""
-        return self._lost is not None
-
     def status(self) -> TokenStatus:
         """The token's, with what is known of the key."""
         status = self._keys.status()

@@ -79,14 +79,13 @@ class Operations:
         swaps: Swaps,
         try_ca: Callable[[], None],
         ring: Callable[[], None],
-        key_lost: Callable[[], bool],
         token: TokenOperations,
         audit: AuditTrail,
         page: Technicians,
     ) -> None:
         """``bootstrap_issuer`` makes the CA's port with a person's token; ``trust_clock`` takes the machine's time as
         right; ``try_ca`` lets the next request to the CA through even if it is being left alone; ``ring`` wakes the
-        loops; ``key_lost`` says whether the token no longer holds the key of the gateway's certificate."""
+        loops."""
         self._store = store
         self._clock = clock
         self._events = events
@@ -103,7 +102,6 @@ class Operations:
         self._swaps = swaps
         self._try_ca = try_ca
         self._ring = ring
-        self._key_lost = key_lost
         self.token = token
         self._audit = audit
         self.page = page
@@ -255,8 +253,9 @@ class Operations:
     async def _refuse_bootstrapped(self) -> None:
         require(self._clock)
         current = await self._store.read(lambda tx: tx.credentials.current(self._gateway_id))
-        valid = current is not None and current.not_after is not None and current.not_after > self._clock.now()
-        if valid and not self._key_lost():
+        if current is None or current.not_after is None or current.not_after <= self._clock.now():
+            return
+        if await self._steps.has_key(self._steps.as_link(current)):
             raise InvalidArgument(f"{self._gateway_id} has a valid certificate; 'gatewayctl renew' renews it.")
 
     async def _begin(self, caller: Caller, what: str, algorithm: KeyAlgorithm, *, factory: str | None = None) -> int:

@@ -125,8 +125,10 @@ class StatusReader:
             found.append(views.waiting(f"The machine's clock says {says}, which cannot be.", ClockWrong))
         if not found and gateway["state"] == "new" and not under_way:
             found.append(views.waiting("The gateway has no certificate.", NotBootstrapped, self._gateway_id))
+        told = {each["error"] for each in found}
         for credential in in_trouble:
-            if item := views.waiting_for_person(credential.last_error, credential.device_id):
+            item = views.waiting_for_person(credential.last_error, credential.device_id)
+            if item and item["error"] not in told:  # an action that failed for want of the token
                 found.append(item)
         for revocation in revocations:
             for milestone, progress in revocation.progress.items():

@@ -228,10 +228,14 @@ class GatewaySteps(CommonSteps):
         present = await self.live(device) or self.factory
         if present is None or present.certificate.not_valid_after_utc <= self._clock.now():
             return None
-        if await self._keys.find(present.private_key.public_key()) is None:
+        if not await self.has_key(present):
             log.warning("the token does not hold the key of the certificate that %s would renew", device.device_id)
             return None
         return Holder(present.certificate, present.private_key, lambda: self._client_context(present))
+
+    async def has_key(self, credential: LinkCredential) -> bool:
+        """Whether its key is in the token. Raises TokenError when the token does not say."""
+        return await self._keys.find(credential.private_key.public_key()) is not None
 
     async def live(self, device: Device) -> LinkCredential | None:
         """The current credential as TLS takes it."""

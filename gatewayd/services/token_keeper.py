@@ -60,7 +60,9 @@ class TokenKeeper:
 
     async def look(self) -> bool:
         """Open it where it is not ready, and tell when it has become so. Returns whether it is ready."""
-        if self._was_ready and self._is_proven():
+        if self._keys.status().state is not TokenState.READY:
+            self._was_ready = False  # also when it has failed somebody since, and nobody noticed here
+        if self._was_ready and self._is_proven_lately():
             return True
         try:
             await self._keys.open()
@@ -81,9 +83,8 @@ class TokenKeeper:
         await self._opened()
         return True
 
-    def _is_proven(self) -> bool:
-        lately = self._proven_at is not None and time.monotonic() - self._proven_at < _PROVEN_FOR
-        return lately and self._keys.status().state is TokenState.READY
+    def _is_proven_lately(self) -> bool:
+        return self._proven_at is not None and time.monotonic() - self._proven_at < _PROVEN_FOR
 
 
 def algorithm_refusal(status: TokenStatus, wanted: KeyAlgorithm) -> AlgorithmUnsupported | None:

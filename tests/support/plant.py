@@ -205,7 +205,6 @@ class Plant:
             page=technicians,
             try_ca=lambda: None,
             ring=lambda: None,
-            key_lost=lambda: self.key_watch.key_lost,
             token=TokenOperations(
                 **common,
                 events=self.events,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -27,11 +28,13 @@ from gatewayd.errors import (
     PinMissing,
     PinRefused,
     TokenBusy,
+    TokenError,
     TokenExists,
     TokenFault,
     TokenModuleBroken,
     TokenNotFound,
     TokenTimeout,
+    TokenUnusable,
 )
 from gatewayd.keys import connection, helper, objects
 from gatewayd.keys import token as token_module
@@ -368,6 +371,36 @@ async def test_a_fault_is_mended_by_one_reload_in_thirty_seconds(
     assert (near_keys.status().state, near_keys.status().detail) == (TokenState.READY, "")
 
 
+@pytest.mark.parametrize(
+    ("answer", "error", "state"),
+    [
+        (pkcs11.GeneralError(), TokenFault, TokenState.FAULTY),
+        (pkcs11.DeviceError(), TokenFault, TokenState.FAULTY),
+        (pkcs11.SessionHandleInvalid(), TokenFault, TokenState.FAULTY),
+        (pkcs11.DeviceRemoved(), TokenNotFound, TokenState.ABSENT),
+        (pkcs11.TokenNotPresent(), TokenNotFound, TokenState.ABSENT),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+async def test_a_fault_is_cured_once_and_then_told(
+    near_keys: Pkcs11KeyStore,
+    threads: TokenThreads,
+    caplog: pytest.LogCaptureFixture,
+    answer: pkcs11.PKCS11Error,
+    error: type[TokenError],
+    state: TokenState,
+) -> None:
+    key = await ec_key(near_keys)
+    threads.connection._handles[b"ec"] = Handle(raising(answer))
+    key.public_key().verify(key.sign(b"data", ECDSA), b"data", ECDSA)
+    assert "the token's module is loaded afresh: The token " in caplog.text
+    threads.connection._handles[b"ec"] = Handle(raising(answer))
+    with pytest.raises(error, match=type(answer).__name__):
+        key.sign(b"data", ECDSA)
+    assert len(threads.started) == 2
+    assert near_keys.status().state is state
+
+
 async def test_a_module_that_somebody_finalised_is_initialised_again(near_keys: Pkcs11KeyStore) -> None:
     key = await ec_key(near_keys)
     key.sign(b"data", ECDSA)
@@ -533,3 +566,61 @@ async def test_a_tpm_tells_the_tries_that_are_left_and_how_long_it_stays_locked(
     with pytest.raises(PinRefused, match="PinLocked"):
         await store.unlock(tpm.pin)
     await store.close()
+
+
+# --- what happens to a TPM -----------------------------------------------------------------------
+
+
+async def test_a_token_restored_from_an_old_backup_lacks_the_keys_made_since(tpm: TpmToken, tmp_path: Path) -> None:
+    store = Pkcs11KeyStore(tpm.module, tpm.uri, tpm.pin)
+    old = await store.generate(b"old", "old", KeyAlgorithm.EC_P256)
+    tpm.sim.backup(tmp_path / "backup")
+    new = await store.generate(b"new", "new", KeyAlgorithm.EC_P256)
+    await store.close()
+    tpm.sim.restore(tmp_path / "backup")
+    again = Pkcs11KeyStore(tpm.module, tpm.uri, tpm.pin)
+    assert await again.find(old) is not None
+    assert await again.find(new) is None
+    lost = again.private_key(KeyRef(b"new", KeyAlgorithm.EC_P256), new)
+    assert isinstance(lost, ec.EllipticCurvePrivateKey)
+    with pytest.raises(KeyMissing):
+        lost.sign(b"data", ECDSA)
+    assert again.status().state is TokenState.READY
+    await again.close()
+
+
+async def test_keys_of_another_tpm_are_not_tried_until_it_locks(tpm: TpmToken, tmp_path: Path) -> None:
+    """Each login to a token whose store does not belong to the TPM counts there as a wrong password."""
+    tpm.sim.backup(tmp_path / "of-before")
+    tpm.sim.clear()
+    shutil.rmtree(tpm.sim.store)
+    tpm.sim.store.mkdir(mode=0o700)
+    tpm.initialize()
+    tpm.sim.backup(tmp_path / "of-now")
+    tpm.sim.restore(tmp_path / "of-before")
+    store = Pkcs11KeyStore(tpm.module, tpm.uri, tpm.pin)
+    for _ in range(5):
+        with pytest.raises(TokenUnusable, match="cannot be logged in to"):
+            await store.open()
+    assert store.status().state is TokenState.UNUSABLE
+    assert re.search(r"LOCKOUT_COUNTER: 0x1\n", tpm.sim.tool("tpm2_getcap", "properties-variable"))
+    tpm.sim.restore(tmp_path / "of-now")
+    await store.unlock(tpm.pin)
+    assert store.status().state is TokenState.READY
+    await store.close()
+
+
+async def test_a_full_tpm_goes_on_making_keys_and_holds_no_other_token(tpm: TpmToken) -> None:
+    """Its keys are in the module's store, encrypted: what its memory has to hold is the one key above them."""
+    tpm.sim.fill()
+    store = Pkcs11KeyStore(tpm.module, tpm.uri, tpm.pin)
+    await store.generate(b"1", "one", KeyAlgorithm.EC_P256)
+    await store.close()
+    shutil.rmtree(tpm.sim.store)
+    tpm.sim.store.mkdir(mode=0o700)
+    tpm.sim.clear()
+    tpm.sim.fill()
+    other = Pkcs11KeyStore(tpm.module, tpm.uri, tpm.pin)
+    with pytest.raises(TokenFault, match="C_InitToken"):
+        await other.initialize(tpm.pin)
+    await other.close()
