@@ -36,7 +36,7 @@ def outcomes(plant: Plant) -> dict[str, Any]:
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(5):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - the store has no event to wait for
             await asyncio.sleep(0.01)
 
 
