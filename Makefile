@@ -1,6 +1,6 @@
 # make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
-# make test-kill, test-token, test-clock, bench-base, bench-revocation   what takes longer: kill -9, faults, wrong time; figures
+# make test-kill, test-token, test-clock, test-page, bench-base, bench-revocation   what takes longer: kill -9, faults, wrong time; figures
 # make sim-decade, bench-renewal   ten years of 10,000 leaves; what deciding costs with 100,000
 # All set up what they need first (Debian packages with sudo when not root, then .venv).
 
@@ -57,6 +57,12 @@ bench-renewal: setup
 deb: setup
 	@scripts/setup boot
 	@$(PYTHON) -m tests.boot.package
+
+# PICTURES=docs/page takes the screenshots of docs/page.md anew.
+.PHONY: test-page
+test-page: setup
+	@scripts/setup page
+	@$(PYTHON) -m pytest -q tests/page $(if $(PICTURES),--pictures $(PICTURES)) $(TEST_ARGS)
 
 test-boot: setup
 	@scripts/setup boot

@@ -37,12 +37,13 @@ _STATES: Final = {
     "revoked": "Locked out",
 }
 _NOW: Final = {
-    Phase.SCAN: ("Start the new hardware and let it scan the code", "Hold this screen in front of its camera."),
+    Phase.SCAN: ("Start the new hardware and let it scan this code", ""),
     Phase.WAIT: ("Wait a moment", "The new hardware has signed on here. It is being let into the cloud."),
     Phase.FINISHED: ("Done. The new hardware is in service.", "There is nothing left to do here."),
     Phase.GIVEN_UP: ("Given up", "The device stays locked out until its hardware is replaced."),
 }
-_SIGNS: Final = {Mark.DONE: "✓", Mark.WORKING: "…", Mark.TROUBLE: "!", Mark.NEXT: "○"}
+_SIGNS: Final = {Mark.DONE: "✓", Mark.WORKING: "…", Mark.TROUBLE: "!"}
+"""Of a step that is to come: its number."""
 _MARKS: Final = {Mark.DONE: "Done", Mark.WORKING: "Under way", Mark.TROUBLE: "Not yet", Mark.NEXT: "To come"}
 
 
@@ -124,9 +125,9 @@ def devices(frame: Frame, items: Iterable[Data], search: str) -> Html:
         count = "1 device" if len(found) == 1 else f"{len(found)} devices"
     body = fill(
         "<h1>Which device?</h1>"
-        '<form role="search" action="/"><label class="search" for="search">A part of its name</label>'
-        '<input type="search" id="search" name="search" value="$search" maxlength="64" autocapitalize="none" '
-        'autocomplete="off" spellcheck="false" enterkeyhint="search"><button>Find</button></form>'
+        '<form role="search" action="/"><label for="search">A part of its name</label>'
+        '<div class="search"><input type="search" id="search" name="search" value="$search" maxlength="64" '
+        'autocapitalize="none" autocomplete="off" spellcheck="false" enterkeyhint="search"><button>Find</button></div></form>'
         '<p role="status">$count</p><ul class="devices">$shown</ul>',
         search=search,
         count=count,
@@ -154,7 +155,7 @@ def device(frame: Frame, shown: Data, code: Data | None) -> Html:
         lead=lead,
         qr=_qr(frame, device_id, code, shown.get("code_expires_at")) if stage is Phase.SCAN else "",
         steps=_steps(listed) if listed else "",
-        rest=_rest(device_id, under_way),
+        rest=_rest(device_id, stage),
     )
     if not under_way:
         return frame.page(device_id, body)
@@ -218,26 +219,37 @@ def _now(stage: Phase, listed: list[Shown]) -> Html:
     done = sum(each.mark is Mark.DONE for each in listed)
     troubled = next((each for each in listed if each.mark is Mark.TROUBLE), None)
     return fill(
-        '<div class="now $kind"><p><strong>$title</strong></p><p>$text</p><p>$done</p>$trouble</div>',
+        '<div class="now $kind"><p><strong>$title</strong></p>$text'
+        '<p class="dots" aria-hidden="true">$dots</p><p class="hidden">$done</p></div>$trouble',
         kind=stage,
         title=title,
-        text=text,
+        text=fill("<p>$text</p>", text=text) if text else "",
+        dots=join(_sign(each, number) for number, each in enumerate(listed, start=1)),
         done=f"{done} of {len(listed)} steps done.",
-        trouble=fill("<p>Not yet: $words. $why</p>", words=troubled.words, why=troubled.trouble) if troubled else "",
+        trouble=fill(
+            '<div class="now trouble"><p><strong>Not yet: $words</strong></p><p>$why</p></div>',
+            words=troubled.words,
+            why=troubled.trouble,
+        )
+        if troubled
+        else "",
     )
+
+
+def _sign(step: Shown, number: int) -> Html:
+    return fill('<span class="sign $mark">$sign</span>', mark=step.mark, sign=_SIGNS.get(step.mark, number))
 
 
 def _steps(listed: list[Shown]) -> Html:
     items = [
         fill(
-            '<li class="$mark"><span class="sign" aria-hidden="true">$sign</span>'
-            "<span>$words<small>$state</small></span></li>",
+            '<li class="$mark"><span aria-hidden="true">$sign</span><span>$words<small>$state</small></span></li>',
             mark=each.mark,
-            sign=_SIGNS[each.mark],
+            sign=_sign(each, number),
             words=each.words,
-            state=f"{_MARKS[each.mark]}. {each.trouble}" if each.trouble else _MARKS[each.mark],
+            state=_MARKS[each.mark],
         )
-        for each in listed
+        for number, each in enumerate(listed, start=1)
     ]
     return fill('<h2>Steps</h2><ol class="steps">$items</ol>', items=join(items))
 
@@ -261,9 +273,10 @@ def _qr(frame: Frame, device_id: str, code: Data | None, open_until: str | None)
     )
     return fill(
         '<div class="qr" role="img" aria-label="QR code for the new hardware of $id">$drawn</div>'
-        "<details><summary>The new hardware has no camera</summary><p>Give it these three:</p>"
-        "<p>Address<br><code>$url</code></p><p>Name<br><code>$id</code></p><p>Code<br><code>$code</code></p></details>"
-        "$again",
+        "<details><summary>Does it not scan?</summary><p>Make the screen brighter, and wipe it dry. "
+        "Hardware without a camera takes these three:</p>"
+        "<p>Address<br><code>$url</code></p><p>Name<br><code>$id</code></p><p>Code<br><code>$code</code></p>"
+        "<p>With a new code, this one stops working.</p>$again</details>",
         id=device_id,
         drawn=Html(drawn),
         url=code["est_url"],
@@ -272,12 +285,16 @@ def _qr(frame: Frame, device_id: str, code: Data | None, open_until: str | None)
     )
 
 
-def _rest(device_id: str, under_way: bool) -> Html:
+def _rest(device_id: str, stage: Phase | None) -> Html:
     """What else can be done."""
     query = f"?id={quote(device_id, safe='')}"
-    if under_way:
+    if stage in (Phase.SCAN, Phase.WAIT):
         return fill('<a class="button" href="$href">Give up</a>', href=f"/cancel{query}")
-    return fill('<a class="button main" href="$href">Replace its hardware</a>', href=f"/replace{query}")
+    return fill(
+        '<a class="button $kind" href="$href">Replace its hardware</a>',
+        kind="" if stage is Phase.FINISHED else "main",
+        href=f"/replace{query}",
+    )
 
 
 def _hidden(frame: Frame, device_id: str) -> Html:

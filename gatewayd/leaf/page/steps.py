@@ -25,11 +25,11 @@ _MILESTONES: Final = {
     Step.ID_DISABLED: ("reported", "disabled", "verified"),
 }
 _FOR_TECHNICIANS: Final = {
-    "IssuerUnreachable": "The certificate authority cannot be reached. Check the gateway's network cable or antenna.",
-    "IssuerSpared": "The certificate authority does not answer. The gateway tries again by itself.",
-    "HubUnreachable": "The cloud cannot be reached. Check the gateway's network cable or antenna.",
-    "HubThrottled": "The cloud is busy. The gateway tries again by itself.",
-    "ResponderSilent": "The cloud has not answered yet. The gateway asks again by itself.",
+    "IssuerUnreachable": "The certificate authority cannot be reached. The gateway keeps trying. Check its network.",
+    "IssuerSpared": "The certificate authority does not answer. The gateway keeps trying.",
+    "HubUnreachable": "The cloud cannot be reached. The gateway keeps trying. Check its network.",
+    "HubThrottled": "The cloud is busy. The gateway keeps trying.",
+    "ResponderSilent": "The cloud has not answered yet. The gateway keeps asking.",
     "ReplacementUnfinished": "The old hardware is not fully locked out yet. It goes on by itself.",
 }
 """By the error's name; for any other one: its own sentence, and its remedy for the administrator."""
