@@ -74,6 +74,7 @@ class Browser:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._host, self._port = parts.hostname, parts.port
+        self.address = parts.netloc
         self._tls = ssl.create_default_context(cafile=trust)
         self.cookie = ""
         self.set_cookie = ""

@@ -127,7 +127,8 @@ def devices(frame: Frame, items: Iterable[Data], search: str) -> Html:
         "<h1>Which device?</h1>"
         '<form role="search" action="/"><label for="search">A part of its name</label>'
         '<div class="search"><input type="search" id="search" name="search" value="$search" maxlength="64" '
-        'autocapitalize="none" autocomplete="off" spellcheck="false" enterkeyhint="search"><button>Find</button></div></form>'
+        'autocapitalize="none" autocomplete="off" spellcheck="false" enterkeyhint="search">'
+        "<button>Find</button></div></form>"
         '<p role="status">$count</p><ul class="devices">$shown</ul>',
         search=search,
         count=count,
