@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from gatewayd.core import page
 from gatewayd.core.page import PageSession
 from gatewayd.errors import ClockWrong, DeviceUnknown, LinkRefused
 from gatewayd.leaf.page.server import PageServer
-from gatewayd.leaf.tls import ServerTls
+from gatewayd.leaf.tls import ServerTls, page_context
 from tests.integration.leaf.conftest import Est, run, unused_address
 from tests.support.fake_operations import NOW, device
 from tests.support.page_client import Browser, Seen
@@ -83,7 +84,14 @@ def technician() -> FakeTechnician:
 async def browser(est: Est, technician: FakeTechnician) -> AsyncIterator[Browser]:
     """Not let in yet."""
     address = est.address = unused_address()
-    server = PageServer(technician, PageSettings(address=address, port=0), ServerTls(est.make_context), "gw-1")
+    est.make_context()  # writes a certificate for the address
+
+    def context() -> ssl.SSLContext:
+        made = page_context()
+        made.load_cert_chain(est.directory / "server.pem")
+        return made
+
+    server = PageServer(technician, PageSettings(address=address, port=0), ServerTls(context), "gw-1")
     await server.start()
     yield Browser(server.url, est.trust)
     await server.stop(drain=1.0)
