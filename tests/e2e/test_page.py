@@ -17,7 +17,7 @@ def test_a_swap_on_the_page(stage: Stage) -> None:
     devices = browser.open(opened["url"])
     ask = browser.get(browser.get(devices.links["leaf-20"]).links["Replace its hardware"])
     scan = browser.submit(ask.forms["/replace"], reason="superseded")
-    assert "let it scan the code" in scan.text
+    assert "let it scan this code" in scan.text
 
     url, device_id, code = scan.codes
     new = hardware(stage, unquote(device_id), "new")
