@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     except GatewayError as error:
         print(f"gatewayd: {error.message}", file=sys.stderr)  # noqa: T201
         notify(f"STATUS={error.message}")
-        if error.exit_code != 78:
+        if not isinstance(error, ConfigInvalid):  # whose one line says it all
             print(f"gatewayd: {error.remedy}", file=sys.stderr)  # noqa: T201
         return error.exit_code
 

@@ -206,7 +206,8 @@ def _refuses_a_newer_database(machine: Machine) -> None:
     version = int(machine.output(*sqlite, "PRAGMA user_version"))
     machine.run(*sqlite, "PRAGMA user_version = 9999")
     assert machine.exit_code("systemctl", "start", "gatewayd") != 0
-    assert "newer gatewayd" in machine.run("journalctl", "--no-pager", "--unit=gatewayd", "--lines=30")
+    said = machine.run("journalctl", "--no-pager", "--unit=gatewayd", "--lines=30")
+    assert "newer" in said, said
     machine.run(*sqlite, f"PRAGMA user_version = {version}")
     machine.run("systemctl", "reset-failed", "gatewayd")
     machine.run("systemctl", "start", "gatewayd")
