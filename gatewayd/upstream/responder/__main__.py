@@ -99,8 +99,12 @@ async def _read(heard: asyncio.Queue[_Heard | None]) -> None:
     """Each line's message; None when there are no more."""
     reader = asyncio.StreamReader(_LINE_LIMIT)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        if (message := _message(line)) is not None:
+    while not reader.at_eof():
+        try:
+            message = _message(await reader.readline())
+        except ValueError:  # longer than any message can be; the reader has dropped it
+            continue
+        if message is not None:
             await heard.put(_Heard(message))
     await heard.put(None)
 
@@ -122,6 +126,8 @@ async def _gathered(heard: asyncio.Queue[_Heard | None]) -> list[_Heard]:
 
 
 def _message(line: bytes) -> Message | None:
+    if not line.strip():
+        return None
     try:
         document = json.loads(line)
         return Message(dict(document["systemProperties"]), document["body"])
