@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..errors import GatewayError
+from ..errors import GatewayError, IssuerSpared
 from .clock import Clock
 
 
@@ -30,6 +30,8 @@ class Health:
         """Around one exchange with ``peer``."""
         try:
             yield
+        except IssuerSpared:
+            raise  # nobody was asked: why the CA is being spared stays on show
         except GatewayError as error:
             peer.last_error = f"{error.name()}: {error.message}"
             peer.last_error_at = self._clock.now()

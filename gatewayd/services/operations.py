@@ -318,6 +318,7 @@ class Operations:
 
         entries = await self._store.write(work)
         self._events.publish(*entries)
+        self._try_ca()
         self._ring()
         return lambda progress: self._follow(device_id, entries, progress)
 

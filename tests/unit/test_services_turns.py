@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from gatewayd.core.enrollment import Enrolled, Pending
 from gatewayd.core.model import CredentialState, JournalEntry
-from gatewayd.errors import IssuerUnconfigured, IssuerUnreachable
+from gatewayd.errors import IssuerSpared, IssuerUnconfigured, IssuerUnreachable
 from tests.support.plant import Plant, request
 
 CROWD = 12
@@ -97,6 +97,18 @@ async def test_a_ca_that_needs_a_person_blocks_and_is_looked_at_within_the_hour(
     assert any(each["error"] == "IssuerUnconfigured" for each in (await plant.reader.status())["waiting"])
     await plant.pass_time(hours=1)
     assert (await plant.newest("leaf-0")).state is CredentialState.CURRENT
+
+
+async def test_why_the_ca_is_spared_stays_on_show(plant: Plant) -> None:
+    for error in (IssuerUnreachable("The CA is away."), IssuerSpared("It is left alone.", retry_after=60)):
+        plant.issuer.faults.fail("issue", error)
+        code = await plant.add_leaf(f"leaf-{type(error).__name__}")
+        await plant.enrollments.enroll(request(code, device_id=f"leaf-{type(error).__name__}"))
+    assert (await plant.reader.status())["issuer"]["last_error"] == "IssuerUnreachable: The CA is away."
+    spared = await plant.newest("leaf-IssuerSpared")
+    assert (spared.state, spared.attempts) == (CredentialState.KEYED, 0)
+    await plant.pass_time(minutes=2)
+    assert (await plant.newest("leaf-IssuerSpared")).state is CredentialState.CURRENT
 
 
 async def test_in_an_emergency_it_is_tried_every_minute(plant: Plant) -> None:
