@@ -329,6 +329,8 @@ class Daemon:
     async def run(self) -> None:
         """From start to SIGTERM. Raises ConfigInvalid, StoreInUse, StoreTooNew, StoreBroken or TlsBridgeUnsupported at
         start, Internal when a service has died."""
+        for keys in self._tokens.values():
+            keys.warm_up()
         tls.prove()
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -129,6 +129,12 @@ class Pkcs11KeyStore:
 
     # --- the port --------------------------------------------------------------------------------
 
+    def warm_up(self) -> None:
+        """Start the token's process ahead of its first use: it comes up while the daemon does."""
+        with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
+            if self._process is None and self._pin is not None:
+                self._start()
+
     async def open(self) -> None:
         await self._background(self._call, Priority.HOUSEKEEPING, None)
 
