@@ -192,7 +192,8 @@ class TrustSettings:
     bundle: Path | None = None
     """PEM anchors for TLS to the CA, Entra and the hub; absent: the system's."""
     issuer_anchors: Path | None = None
-    """PEM roots that issued certificates must chain to; absent: those that the issuer itself names at bootstrap."""
+    """PEM roots that issued certificates must chain to, and the issuing CAs below them; absent: those that the issuer
+    itself names at bootstrap. ``gatewayctl adopt`` comes before that and needs them."""
 
 
 @dataclass(frozen=True, slots=True)

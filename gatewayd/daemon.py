@@ -65,6 +65,7 @@ from .services.swaps import Swaps
 from .services.technician import Technicians
 from .services.token_keeper import TokenKeeper
 from .services.token_operations import TokenOperations
+from .services.transfers import Transfers
 from .services.turns import Turns
 from .services.twin import TwinReporter
 from .services.watchdog import Watchdog
@@ -132,6 +133,7 @@ class Daemon:
         self._ca = self._chosen_ca()
         self._issuer = SparedIssuer(self._ca.issuer)
         self._keeper = LinkKeeper(link=self._link, live=self._live, clock=self._clock)
+        hub_pins = Pins(store=self._store, clock=self._clock, health=self._health, way=self._way)
         self._gateway_steps = GatewaySteps(
             store=self._store,
             clock=self._clock,
@@ -141,6 +143,7 @@ class Daemon:
             way=self._way,
             keys=self._keys,
             link=self._keeper,
+            pins=hub_pins,
             client_context=self._client_context,
             lifetime=self._ca.lifetime,
         )
@@ -151,7 +154,7 @@ class Daemon:
             issuer=self._issuer,
             anchors=self._anchors,
             way=self._way,
-            pins=Pins(store=self._store, clock=self._clock, health=self._health, way=self._way),
+            pins=hub_pins,
             lifetime=self._ca.leaf_lifetime,
         )
         policies = RenewalPolicies(
@@ -317,6 +320,16 @@ class Daemon:
             ),
             audit=self._audit,
             page=technicians,
+            transfers=Transfers(
+                store=self._store,
+                clock=self._clock,
+                events=self._events,
+                steps=self._gateway_steps,
+                anchors=self._anchors,
+                way=self._way,
+                gateway_id=self._id,
+                ring=self._ring,
+            ),
         )
         self._watch = ClockWatch(clock=self._clock, store=self._store, changed=self._time_changed)
         self._control = ControlService(operations, settings.control, self._id)
@@ -485,6 +498,9 @@ class Daemon:
         """The gateway itself has been revoked, has said so, and was seen shut out: its key is not used any more."""
         if await self._live() is not None:
             return  # another of its certificates is not there yet
+        own = await self._store.read(lambda tx: tx.devices.get(self._id))
+        if own is None or own.state is DeviceState.REPLACING:
+            return  # that was the hardware whose place this one takes
         log.warning("%s has been revoked: its link and its servers are closed", self._id)
         await self._keeper.close()
         await self._close_doors()

@@ -511,6 +511,14 @@ class AuditTrailBroken(GatewayError):
     remedy = "Keep a copy of the state directory as evidence, and find out who could write to it."
 
 
+class AdoptionRefused(GatewayError):
+    """Another gateway's export is not taken over; nothing was changed."""
+
+    fault = Fault.OPERATOR
+    exit_code = 65
+    remedy = "See docs/replacement.md, 'The gateway itself'; 'gatewayctl adopt' needs a fresh state directory."
+
+
 def all_errors() -> dict[str, type[GatewayError]]:
     """Every concrete error by its name."""
     found: dict[str, type[GatewayError]] = {}

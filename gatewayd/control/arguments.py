@@ -13,12 +13,16 @@ from ..errors import InvalidArgument
 MAX_TOKEN = 16 * 1024
 MAX_PIN = 255
 MAX_PEM = 64 * 1024
+MAX_EXPORT = 96 * 1024 * 1024
 MAX_SANS = 50
 MAX_SAN = 1024
 CODE_LIFETIME = range(60, 90 * 86400 + 1)
 """Seconds: from a minute to 90 days."""
 PAGE_OPEN = 3600
 """Seconds that the technician's page is open for when nobody says for how long."""
+
+MAX_AGE = range(60, 3650 * 86400 + 1)
+"""Seconds: how old an export may be, at most ten years."""
 
 
 def device_id(value: str) -> str:
@@ -68,6 +72,16 @@ def certificate(value: str) -> str:
     return value
 
 
+def export(value: str) -> str:
+    """What ``gatewayctl export`` has written: a JWS in its compact form."""
+    value = value.strip()
+    if len(value) > MAX_EXPORT:
+        raise InvalidArgument(f"the export is longer than {MAX_EXPORT} characters")
+    if not value.isascii() or value.count(".") != 2:
+        raise InvalidArgument("this is not what 'gatewayctl export' writes")
+    return value
+
+
 class Options:
     """A dictionary ``a{sv}`` of named options: take each, then ``end`` to refuse those that nobody asked for."""
 
@@ -97,6 +111,20 @@ class Options:
     def page_lifetime(self) -> int:
         """Seconds."""
         return self._seconds("lifetime", PAGE_OPEN, PAGE_LIFETIME)
+
+    def max_age(self) -> int:
+        """Seconds; 0 when it is not given."""
+        value = self._take("max_age", 0)
+        if not isinstance(value, int) or isinstance(value, bool) or (value != 0 and value not in MAX_AGE):
+            raise InvalidArgument(f"option 'max_age' must be from {MAX_AGE[0]} to {MAX_AGE[-1]} seconds")
+        return value
+
+    def secret_token(self) -> str:
+        """ "" when it is not given."""
+        value = self._take("token", "")
+        if not isinstance(value, str):
+            raise InvalidArgument("option 'token' must be text")
+        return token(value) if value else ""
 
     def key_algorithm(self) -> str:
         """ "" when it is not given."""

@@ -97,6 +97,13 @@ class Operations(Protocol):
     async def bootstrap_with_certificate(self, caller: Caller, pem: str) -> Work:
         """The gateway's first certificate, with a factory-made one whose key is in the token."""
 
+    async def export(self, caller: Caller) -> str:
+        """What the gateway's next hardware takes over, signed in the token; there is no key in it."""
+
+    async def adopt(self, caller: Caller, text: str, reason: str, max_age: int, token: str) -> Work:
+        """Take the place of the hardware that made this export. ``max_age`` in seconds, 0 = default; ``reason`` "" is
+        the default; ``token`` "" goes as registrar. The work ends when this hardware is in service."""
+
     async def renew(self, caller: Caller, device_id: str, key_algorithm: str) -> Work:
         """Renew the gateway's certificate now; ``key_algorithm`` is "" for the configured one."""
 

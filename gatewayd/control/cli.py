@@ -18,6 +18,7 @@ from .app import INTERRUPTED, App, as_json, read, rendering, variants
 from .cli_audit import audit
 from .cli_page import page
 from .cli_token import token
+from .cli_transfer import adopt, export
 
 JOBS = "/org/gatewayd/Gateway1/jobs/"
 TTY_LINE = 4095
@@ -210,6 +211,8 @@ def job(app: App, path: str) -> None:
 
 
 cli.add_command(token)
+cli.add_command(export)
+cli.add_command(adopt)
 cli.add_command(audit)
 cli.add_command(page)
 

@@ -86,6 +86,16 @@ class GatewayObject:
         pem = arguments.certificate(pem)
         return await self._job("bootstrap", self.DeviceId, self._operations.bootstrap_with_certificate(caller, pem))
 
+    async def Export(self, *, caller: Caller) -> str:
+        return await self._operations.export(caller)
+
+    async def Adopt(self, export: str, given: Given, *, caller: Caller) -> str:
+        options = Options(given)
+        reason, max_age, token = options.reason(), options.max_age(), options.secret_token()
+        options.end()
+        export = arguments.export(export)
+        return await self._job("adopt", self.DeviceId, self._operations.adopt(caller, export, reason, max_age, token))
+
     async def Renew(self, device_id: str, given: Given, *, caller: Caller) -> str:
         """ "" is the gateway itself."""
         options = Options(given)

@@ -25,6 +25,7 @@ STEPS = {
     "shut-out": "old certificates shut out: the id is free for the new hardware",
     "new-certificate-in": "new hardware has its certificate",
     "pinned": "id enabled in the hub, for the new certificate alone",
+    "adopted": "leaves, pins and revocations taken over",
     "pin-lifted": "pin lifted: any certificate of the CA for this id again",
 }
 

@@ -153,6 +153,22 @@ def check_issued(
         raise CertificateUnacceptable(f"The certificate issued for {device_id} is not used: {fault}.", device=device_id)
 
 
+def check_signer(
+    certificate: x509.Certificate,
+    chain: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+    *,
+    device_id: str,
+    now: datetime,
+) -> None:
+    """Pass if ``certificate`` is a valid one of ``device_id``'s, or raise CertificateUnacceptable."""
+    fault = _other_times(certificate, now, None) or _broken_chain(certificate, chain, anchors, now)
+    if common_name(certificate) != device_id:
+        fault = f"its common name is {common_name(certificate)!r}"
+    if fault:
+        raise CertificateUnacceptable(f"The certificate is not one of {device_id}'s: {fault}.", device=device_id)
+
+
 def _general_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     try:
         return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)

@@ -52,6 +52,7 @@ from .swaps import Swaps
 from .technician import Technicians
 from .token_keeper import algorithm_refusal
 from .token_operations import Caller, TokenOperations
+from .transfers import Transfers
 
 Data = dict[str, Any]
 
@@ -82,6 +83,7 @@ class Operations:
         token: TokenOperations,
         audit: AuditTrail,
         page: Technicians,
+        transfers: Transfers,
     ) -> None:
         """``bootstrap_issuer`` makes the CA's port with a person's token; ``trust_clock`` takes the machine's time as
         right; ``try_ca`` lets the next request to the CA through even if it is being left alone; ``ring`` wakes the
@@ -105,6 +107,7 @@ class Operations:
         self.token = token
         self._audit = audit
         self.page = page
+        self._transfers = transfers
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -192,6 +195,19 @@ class Operations:
         return await self._swaps.cancel(_who(caller), device_id)
 
     # --- the gateway's certificate ---------------------------------------------------------------
+
+    async def export(self, caller: Caller) -> str:
+        return await self._transfers.export(_who(caller))
+
+    async def adopt(self, caller: Caller, text: str, reason: str, max_age: int, token: str) -> Work:
+        """Then the new hardware's certificate: with a person's token where there is one, or as registrar."""
+        await self._transfers.adopt(_who(caller), text, reason, max_age)
+        if token:
+            await self.bootstrap(caller, token)
+        else:
+            await self._refuse_bootstrapped()
+            self._engine.start(self._gateway_id, await self._begin(caller, "bootstrap", self._algorithm))
+        return lambda progress: self._swaps.follow(self._gateway_id, progress)
 
     async def bootstrap(self, caller: Caller, token: str) -> Work:
         if not token or len(token) > 16384 or not token.isascii() or any(each.isspace() for each in token):

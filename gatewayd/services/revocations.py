@@ -12,7 +12,7 @@ from cryptography import x509
 
 from ..ca.base import Issuer
 from ..core import revocation as table
-from ..core.model import Credential, JournalEntry, Milestone, MilestoneProgress, Revocation
+from ..core.model import Credential, DeviceState, JournalEntry, Milestone, MilestoneProgress, Revocation
 from ..core.renewal import retry_at
 from ..errors import GatewayError, HubRejected, Internal
 from ..store.base import Store, Tx
@@ -87,6 +87,8 @@ class Revocations:
         self._issuer = issuer
         self._way = way
         self._gateway_id = gateway_id
+        self._own_is_replaced = False
+        """The gateway is new hardware that is not in service yet: it reports once it is."""
         self.alarm = Alarm()
         self._room = {milestone: asyncio.Semaphore(at_once) for milestone, at_once in _AT_ONCE.items()}
         self._carrying: dict[_Key, _Carried] = {}
@@ -129,7 +131,8 @@ class Revocations:
         now = self._clock.now()
         moments: list[datetime] = []
         everything, self._all_hastened = self._all_hastened, False
-        revocations = await self._store.read(lambda tx: tx.revocations.open())
+        own, revocations = await self._store.read(lambda tx: (tx.devices.get(self._gateway_id), tx.revocations.open()))
+        self._own_is_replaced = own is not None and own.state is DeviceState.REPLACING
         still_open = {(revocation.device_id, revocation.serial) for revocation in revocations}
         if everything:
             self._hastened |= still_open
@@ -153,7 +156,7 @@ class Revocations:
             return True
         # The CA's own link may have shut the gateway out already: what cannot be said does not keep it enabled.
         patient = self._clock.now() < revocation.known_at + _REPORTS_WITHIN
-        return revocation.device_id == self._gateway_id and patient
+        return revocation.device_id == self._gateway_id and patient and not self._own_is_replaced
 
     def _due(self, revocation: Revocation, now: datetime) -> tuple[Milestone, ...]:
         if (revocation.device_id, revocation.serial) in self._hastened:

@@ -122,12 +122,17 @@ def add_revocation(
     if not tx.revocations.add(revocation):
         return False
     if scope is RevocationScope.DEVICE:
-        tx.outbox.add(
-            OutboxMessage(
-                key=report.revocation_key(revocation),
-                kind=report.REVOCATION,
-                payload=json.dumps(report.revocation_report(revocation, credential)),
-                created_at=now,
-            )
-        )
+        report_later(tx, revocation, credential, now)
     return True
+
+
+def report_later(tx: Tx, revocation: Revocation, credential: Credential, now: datetime) -> None:
+    """The message that reports it; once."""
+    tx.outbox.add(
+        OutboxMessage(
+            key=report.revocation_key(revocation),
+            kind=report.REVOCATION,
+            payload=json.dumps(report.revocation_report(revocation, credential)),
+            created_at=now,
+        )
+    )

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ..ca.base import CertificateRequest, Holder, Issued, Issuer, Working
 from ..core.inventory import key_label
-from ..core.model import Credential, Device, DeviceKind, KeyRef
+from ..core.model import Credential, Device, DeviceKind, DeviceState, KeyRef
 from ..errors import (
     CertificateUnacceptable,
     HubRefused,
@@ -160,6 +160,7 @@ class GatewaySteps(CommonSteps):
         way: Way,
         keys: KeyStore,
         link: LinkSwitch,
+        pins: Pins,
         client_context: ClientContext,
         lifetime: timedelta | None,
     ) -> None:
@@ -167,6 +168,7 @@ class GatewaySteps(CommonSteps):
         self._way = way
         self._keys = keys
         self._link = link
+        self._pins = pins
         self._client_context = client_context
         self._gateway_lifetime = lifetime
         self.bootstrap: Issuer | None = None
@@ -201,7 +203,7 @@ class GatewaySteps(CommonSteps):
         with self._health.watch(self._health.issuer):
             if holder is not None:
                 answer = await self._issuer.renew(request, holder)
-            elif self.bootstrap is not None or device.current is not None:
+            elif self.bootstrap is not None or device.current is not None or device.state is DeviceState.REPLACING:
                 answer = await registrar.issue(request)
             else:
                 raise NotBootstrapped(f"{device.device_id} has no certificate yet.", device=device.device_id)
@@ -264,6 +266,7 @@ class GatewaySteps(CommonSteps):
             raise CertificateUnacceptable("There is no certificate to accept.", device=device.device_id)
         await self._check_key(device, credential)
         new = self.as_link(credential)
+        await self._pins.place(device, credential)
         try:
             await self._link.switch(new)
         except HubRefused:

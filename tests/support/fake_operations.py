@@ -138,6 +138,14 @@ class FakeOperations:
             "waiting": self.waiting,
         }
 
+    async def export(self, caller: Caller) -> str:
+        self.calls.append(("export", caller.uid))
+        return "e30.e30.e30"
+
+    async def adopt(self, caller: Caller, text: str, reason: str, max_age: int, token: str) -> Work:
+        self.calls.append(("adopt", caller.uid, text, reason, max_age, token))
+        return self._work(("adopted", "make-key", "request", "pinned"), lambda: self.devices[GATEWAY])
+
     async def audit_verify(self, caller: Caller) -> Data:
         self.calls.append(("audit_verify", caller.uid))
         found = {"fault": "missing", "first": 7, "last": 9, "detail": "no longer there"}

@@ -44,6 +44,7 @@ from gatewayd.services.swaps import Swaps
 from gatewayd.services.technician import Technicians
 from gatewayd.services.token_keeper import TokenKeeper
 from gatewayd.services.token_operations import TokenOperations
+from gatewayd.services.transfers import Transfers
 from gatewayd.services.turns import Turns
 from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
@@ -117,15 +118,16 @@ class Plant:
         common: dict[str, Any] = {"store": self.store, "clock": self.clock}
         ports: dict[str, Any] = common | {"health": self.health, "issuer": self.issuer, "way": self.way}
         self.keeper = LinkKeeper(link=self.link, live=self.live, clock=self.clock)
+        pins = Pins(**common, health=self.health, way=self.way)
         self.steps = GatewaySteps(
             **ports,
             anchors=self.anchors,
             keys=self.keys,
             link=self.keeper,
+            pins=pins,
             client_context=lambda _: ssl.create_default_context(),
             lifetime=timedelta(days=30),
         )
-        pins = Pins(**common, health=self.health, way=self.way)
         leaf_steps = LeafSteps(**ports, pins=pins, anchors=self.anchors, lifetime=timedelta(days=30))
         self.engine = CredentialEngine(
             **common,
@@ -188,6 +190,15 @@ class Plant:
         technicians = Technicians(
             **common, events=self.events, reader=self.reader, swaps=swaps, gateway_id=GATEWAY, url=lambda: None
         )
+        self.transfers = Transfers(
+            **common,
+            events=self.events,
+            steps=self.steps,
+            anchors=self.anchors,
+            way=self.way,
+            gateway_id=GATEWAY,
+            ring=lambda: None,
+        )
         self.operations = Operations(
             **common,
             events=self.events,
@@ -214,6 +225,7 @@ class Plant:
                 ring=lambda: None,
             ),
             audit=self.audit,
+            transfers=self.transfers,
         )
 
     async def _token_opened(self) -> None:

@@ -61,9 +61,10 @@ class Stage:
         token: Callable[[Path], Token] = SoftHsm,
         revocation: str = "",
         more: str = "",
+        lab: Lab | None = None,
     ) -> None:
         """``upstream``, ``revocation``: what the daemon's configuration says under the tables of these names;
-        ``more``: further tables of it."""
+        ``more``: further tables of it; ``lab``: another stage's, for a second machine in the same plant."""
         self.directory = directory
         self.state = directory / "state"
         """The daemon's state directory."""
@@ -79,7 +80,8 @@ class Stage:
         self._logs: list[IO[bytes]] = []
         directory.mkdir(parents=True, mode=0o700)
         self.token = token(directory)
-        self.lab = Lab(directory / "cloud", address)
+        self._lab_is_ours = lab is None
+        self.lab = lab or Lab(directory / "cloud", address)
         self.address = self.lab.address
         self.bus = f"unix:path={directory / 'bus'}"
         self.environment = os.environ | {
@@ -88,8 +90,9 @@ class Stage:
         }
 
     def __enter__(self) -> Self:
-        for name in ("entra", "hub", "ezca"):
-            self.lab.start(name)
+        if self._lab_is_ours:
+            for name in ("entra", "hub", "ezca"):
+                self.lab.start(name)
         self.environment |= self.token.start()
         self._write_configuration()
         self._start_bus()
@@ -101,7 +104,8 @@ class Stage:
         for name in reversed(list(self._processes)):
             self._end(name, signal.SIGTERM)
         self.token.stop()
-        self.lab.__exit__(kind, error, traceback)
+        if self._lab_is_ours:
+            self.lab.__exit__(kind, error, traceback)
         for log in self._logs:
             log.close()
 

@@ -35,6 +35,8 @@ CALLS = {
     "Renew": ["", "{}"],
     "Revoke": ["gw-1", "keyCompromise", "{}"],
     "VerifyAudit": [],
+    "Export": [],
+    "Adopt": ["e30.e30.e30", "{}"],
     "TrustClock": [],
     "GetRegistrarCertificate": [],
     "ListTokenObjects": [],
