@@ -275,7 +275,7 @@ class LinkRefused(GatewayError):
 
     fault = Fault.PEER
     exit_code = 77
-    remedy = "Ask for a new link: 'gatewayctl page open' makes one."
+    remedy = "'gatewayctl page open' makes a new link."
 
 
 class CodeRefused(GatewayError):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 from string import Template
+from typing import Final
 
 
 class Html(str):
     """Markup that may stand in a page as it is: made by ``fill`` and ``join``, or written by us."""
 
     __slots__ = ()
+
+
+NOTHING: Final = Html()
 
 
 def fill(template: str, /, **values: object) -> Html:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import segno
 
 from ...core.model import RevocationReason
-from .markup import Html, fill, join
+from .markup import NOTHING, Html, fill, join
 from .steps import Mark, Phase, Shown, phase, steps
 
 Data = dict[str, Any]
@@ -38,7 +38,7 @@ _STATES: Final = {
 }
 _NOW: Final = {
     Phase.SCAN: ("Start the new hardware and let it scan this code", ""),
-    Phase.WAIT: ("Wait a moment", "The new hardware has signed on here. It is being let into the cloud."),
+    Phase.WAIT: ("Wait a moment", "The gateway has heard the new hardware, and is letting it in."),
     Phase.FINISHED: ("Done. The new hardware is in service.", "There is nothing left to do here."),
     Phase.GIVEN_UP: ("Given up", "The device stays locked out until its hardware is replaced."),
 }
@@ -57,7 +57,7 @@ class Frame:
     form_token: str = ""
     """Goes with every form; "" where there is no session."""
 
-    def page(self, title: str, body: Html, *, head: Html = Html(), script: Html = Html(), menu: bool = True) -> Html:  # noqa: B008 - Html is a str
+    def page(self, title: str, body: Html, *, head: Html = NOTHING, script: Html = NOTHING, menu: bool = True) -> Html:
         link = Html('<nav aria-label="Main"><a class="button" href="/">All devices</a></nav>') if menu else ""
         return fill(
             "<!DOCTYPE html>\n"
@@ -261,7 +261,7 @@ def _qr(frame: Frame, device_id: str, code: Data | None, open_until: str | None)
         hidden=_hidden(frame, device_id),
         kind="" if code else "main",
     )
-    if code is None or open_until is None:
+    if code is None or code["expires_at"] != open_until:  # there is none, or a later one was made elsewhere
         return fill(
             "<p>The code is shown only on the phone that made it, and only while it is good.</p>$again", again=again
         )

@@ -93,7 +93,7 @@ class PageService:
             response = answer.response
         except GatewayError as error:
             log.info("%s %s refused: %s: %s", request.remote, _logged(request), error.name(), error.message)
-            response = _html(_status(error), screens.message(frame, "That did not work", error.message, error.remedy))
+            response = _html(_status(error), screens.message(frame, "That did not work", error.message, _remedy(error)))
         except ConnectionError:
             raise  # there is nobody to answer
         except Exception:
@@ -243,6 +243,12 @@ def _status(error: GatewayError) -> int:
     if isinstance(error, TooManyRequests):
         return 429
     return {64: 400, 66: 404, 75: 503, 77: 403}.get(error.exit_code, 500)
+
+
+def _remedy(error: GatewayError) -> str:
+    if isinstance(error, TooManyRequests):
+        return "Wait a few minutes, then try again."
+    return f"For the administrator: {error.remedy}"
 
 
 def _headers(nonce: str) -> list[tuple[str, str]]:

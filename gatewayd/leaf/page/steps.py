@@ -66,7 +66,7 @@ def phase(shown: Data) -> Phase | None:
         return None
     match swap["state"]:
         case "closing" | "awaiting" | "pinning":
-            return Phase.WAIT if _done(swap, Step.NEW_CERTIFICATE_IN) else Phase.SCAN
+            return Phase.WAIT if _is_heard(shown) else Phase.SCAN
         case "pinned" | "lifting":
             return Phase.FINISHED
         case "cancelled":
@@ -100,6 +100,15 @@ def explained(last_error: str) -> str:
 
 def _done(swap: Data, step: Step) -> bool:
     return any(each["name"] == step and "done_at" in each for each in swap["steps"])
+
+
+def _is_heard(shown: Data) -> bool:
+    """Whether the new hardware has asked for its certificate: its code is used then."""
+    swap = shown["replacement"]
+    begun = next(each["done_at"] for each in swap["steps"] if each["name"] == Step.CODE_OUT)
+    newest: Data = next(iter(shown.get("credentials", ())), {})
+    asked = newest.get("created_at", "") >= begun and newest["state"] not in ("rejected", "revoked")
+    return asked or _done(swap, Step.NEW_CERTIFICATE_IN)
 
 
 def _is_due(swap: Data, step: Step) -> bool:

@@ -33,6 +33,7 @@ class FakeTechnician:
         self.calls: list[tuple[str, ...]] = []
         self.last_error: str | None = None
         self.defect: Exception | None = None
+        self.expires_at = NOW
         self._sessions: dict[str, PageSession] = {}
         self._used: set[str] = set()
 
@@ -59,7 +60,10 @@ class FakeTechnician:
         if self.items[device_id]["state"] == "replacing":
             steps = [{"name": name, **({"done_at": NOW} if name == "code-out" else {})} for name in STEPS]
             failure = {"last_error": self.last_error} if self.last_error else {}
-            shown |= {"code_expires_at": NOW, "replacement": {"state": "closing", "steps": steps, **failure}}
+            shown |= {
+                "code_expires_at": self.expires_at,
+                "replacement": {"state": "closing", "steps": steps, **failure},
+            }
         return shown
 
     async def replace(self, session: PageSession, device_id: str, reason: str) -> dict[str, Any]:
@@ -68,7 +72,8 @@ class FakeTechnician:
         self.calls.append(("replace", session.who, device_id, reason))
         self.items[device_id]["state"] = "replacing"
         url = "https://gw-1:8443"
-        return {"code": "AAAA-BBBB", "est_url": url, "enroll_url": f"https://{device_id}:AAAA-BBBB@gw-1:8443"}
+        enroll_url = f"https://{device_id}:AAAA-BBBB@gw-1:8443"
+        return {"code": "AAAA-BBBB", "expires_at": self.expires_at, "est_url": url, "enroll_url": enroll_url}
 
     async def cancel(self, session: PageSession, device_id: str) -> None:
         self.calls.append(("cancel", session.who, device_id))
@@ -186,6 +191,9 @@ async def test_the_code_is_shown_to_who_made_it_alone(browser: Browser, technici
     ask = await get(browser, (await get(browser, devices.links["leaf-1"])).links["Replace its hardware"])
     assert "AAAA-BBBB" in (await asyncio.to_thread(browser.submit, ask.forms["/replace"])).body
     assert "AAAA-BBBB" in (await get(browser, "/device?id=leaf-1")).body
+    technician.expires_at = "2031-05-01T13:00:00Z"
+    assert "AAAA-BBBB" not in (await get(browser, "/device?id=leaf-1")).body  # void: there is a later one
+    technician.expires_at = NOW
     await enter(browser, "good-2")
     assert "AAAA-BBBB" not in (await get(browser, "/device?id=leaf-1")).body
 
