@@ -48,7 +48,7 @@ from .services.health import Health
 from .services.hooks import Hooks
 from .services.housekeeping import Housekeeping
 from .services.key_inventory import KeyInventory
-from .services.key_watch import KeyWatch
+from .services.key_watch import KEY_LOST, KeyWatch
 from .services.link import LinkKeeper
 from .services.operations import Operations
 from .services.orders import Orders
@@ -468,6 +468,8 @@ class Daemon:
         if entry.what == "switch" and entry.device_id == self._id:
             self._spawn(self._take_up_certificate())
             self._hooks.ring()
+        if entry.what == KEY_LOST:
+            self._renewals.ring()
         if entry.what in ("switch", Milestone.VERIFIED):  # there may be a key that is needed no more
             self._housekeeping.ring()
         if entry.what in (

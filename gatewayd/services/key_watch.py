@@ -23,6 +23,9 @@ from ..store.base import Store, Tx
 from .clock import Clock
 from .events import DAEMON, Events
 
+KEY_LOST: Final = "key lost"
+"""What, in the journal: the certificate is due for renewal at once."""
+
 _TEXT: Final = b"gatewayd proves that its key signs"
 
 _FOR_WANT_OF_THE_TOKEN: Final = frozenset(
@@ -74,7 +77,7 @@ class KeyWatch:
         now = self._clock.now()
         words = "The token works, and does not hold the key of the gateway's certificate."
         self._lost = replace(self._keys.status(), state=TokenState.KEY_MISSING, detail=words, since=now)
-        entry = JournalEntry(now, self._gateway_id, DAEMON, "key lost", "failed", f"generation {current.generation}")
+        entry = JournalEntry(now, self._gateway_id, DAEMON, KEY_LOST, "failed", f"generation {current.generation}")
 
         def work(tx: Tx) -> None:
             tx.journal.append(entry)
