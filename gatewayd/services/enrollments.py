@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -42,6 +42,9 @@ _COME_BACK = 5
 _COME_BACK_LATEST = 300
 _COME_BACK_RENEWAL = 3600
 """The latest for a leaf whose present certificate is still good while it waits for its turn."""
+_EARLY = 10
+_EARLY_WITHIN = timedelta(days=1)
+"""So many new generations in so much time are enough for a leaf whose certificate is not due for renewal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,7 @@ class Enrollments:
             )
         if request.peer_certificate is not None:
             self._not_too_soon(tx, device, now)
+            self._not_too_often(tx, device, now)
         return self._write_down(tx, device, request, now)
 
     def _not_too_soon(self, tx: Tx, device: Device, now: datetime) -> None:
@@ -162,6 +166,21 @@ class Enrollments:
                 f"The CA refused the certificate of {device.device_id}; it is asked again later.",
                 device=device.device_id,
                 retry_after=(again - now).total_seconds(),
+            )
+
+    def _not_too_often(self, tx: Tx, device: Device, now: datetime) -> None:
+        """A leaf may have a new key before its time, but one that asks for another again and again, because it is
+        broken or in wrong hands, must not have a certificate minted each time."""
+        present = tx.credentials.current(device.device_id)
+        if present is None or self._is_due(present, now):
+            return
+        begun = [each.created_at for each in tx.credentials.all(device.device_id)]
+        lately = sorted(each for each in begun if each > now - _EARLY_WITHIN)
+        if len(lately) >= _EARLY:
+            raise TooManyRequests(
+                f"{device.device_id} has renewed too often before its time.",
+                device=device.device_id,
+                retry_after=(lately[-_EARLY] + _EARLY_WITHIN - now).total_seconds(),
             )
 
     def _who(self, tx: Tx, request: EnrollmentRequest, now: datetime) -> Device:

@@ -274,6 +274,20 @@ async def test_a_renewal_that_the_ca_has_refused_is_asked_for_later_and_later(pl
     await enroll(plant, again)
 
 
+async def test_a_leaf_that_renews_again_and_again_before_its_time_has_to_wait(plant: Plant) -> None:
+    await enroll(plant, request(await plant.add_leaf()))
+    for _ in range(9):
+        plant.clock.advance(hours=1)
+        await enroll(plant, await with_certificate(plant))
+    asked = plant.issuer.faults.count("issue")
+    with pytest.raises(TooManyRequests) as caught:
+        await plant.enrollments.enroll(await with_certificate(plant))
+    assert caught.value.retry_after == pytest.approx(86400 - 9 * 3600)
+    assert plant.issuer.faults.count("issue") == asked
+    plant.clock.advance(days=29)
+    await enroll(plant, await with_certificate(plant))  # in time
+
+
 async def test_a_certificate_that_expired_before_the_hub_knew_the_leaf_is_asked_for_anew(plant: Plant) -> None:
     code, key = await plant.add_leaf(), new_key()
     plant.registry.faults.fail("ensure", HubUnreachable("away"), times=None)
