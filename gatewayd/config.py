@@ -428,14 +428,18 @@ def _policies(settings: Settings) -> Iterator[tuple[str, PolicySettings]]:
 def _check(settings: Settings) -> None:
     if not DEVICE_ID.fullmatch(settings.gateway.device_id):
         raise ConfigInvalid(f"gateway.device_id {settings.gateway.device_id!r} is not a device id that the hub takes")
-    for where, url in (
+    urls = (
         ("ezca.url", settings.ezca.url),
         ("ezca.est_url", settings.ezca.est_url),
         ("entra.authority", settings.entra.authority),
         ("hub.registry_url", settings.hub.registry_url),
         ("est_issuer.url", settings.est_issuer.url),
         ("est_issuer.leaf_url", settings.est_issuer.leaf_url),
-    ):
+    )
+    for where, url in (*urls, *(("revocation.crl_urls", each) for each in settings.revocation.crl_urls)):
+        if "@" in url.partition("://")[2].partition("/")[0]:  # it would be shown to all, in the status and in errors
+            raise ConfigInvalid(f"{where} must not carry a user or a password")
+    for where, url in urls:
         if url and not re.fullmatch(r"https://[^/\s?#]+(/[^\s?#]*)?", url):
             raise ConfigInvalid(f"{where} must be an https URL, not {url!r}")
     for url in settings.revocation.crl_urls:

@@ -122,6 +122,8 @@ def test_what_is_not_of_the_right_form(text: str, says: str) -> None:
         ({"ezca": 'url = "http://portal.ezca.io"'}, "ezca.url must be an https URL"),
         ({"ezca": 'est_url = "https://"'}, "ezca.est_url must be an https URL"),
         ({"entra": 'authority = "https://login.example?x"'}, "entra.authority must be an https URL"),
+        ({"ezca": 'url = "https://me:secret@portal.ezca.io"'}, "ezca.url must not carry a user or a password"),
+        ({"revocation": 'crl_urls = ["http://me@pki.example/a"]'}, "crl_urls must not carry a user or a password"),
         ({"hub": 'registry_url = "hub"'}, "hub.registry_url must be an https URL"),
         ({"token": 'uri = "pkcs11:token=t?pin-value=1234"'}, "must not carry a PIN"),
         ({"token": 'uri = "pkcs11:token=t?pin-source=file:/x"'}, "must not carry a PIN"),
