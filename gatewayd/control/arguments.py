@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core.enrollment import DEVICE_ID
 from ..core.model import KeyAlgorithm, RevocationReason, San
-from ..core.page import LIFETIME as PAGE_LIFETIME
+from ..core.page import LIFETIME
 from ..errors import InvalidArgument
 
 MAX_TOKEN = 16 * 1024
@@ -110,7 +110,7 @@ class Options:
 
     def page_lifetime(self) -> int:
         """Seconds."""
-        return self._seconds("lifetime", PAGE_OPEN, PAGE_LIFETIME)
+        return self._seconds("lifetime", PAGE_OPEN, LIFETIME)
 
     def max_age(self) -> int:
         """Seconds; 0 when it is not given."""

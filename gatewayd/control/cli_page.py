@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from . import words
+from ..core.page import LIFETIME
+from ..errors import InvalidArgument
+from . import arguments, words
 from .app import App, as_json, rendering, variants
 
 
@@ -20,6 +22,8 @@ def page() -> None:
 def page_open(app: App, lifetime: str | None) -> None:
     """Print a link to the page, and its QR. It works once, and opens the page on one phone."""
     options = {} if lifetime is None else {"lifetime": words.duration(lifetime)}
+    if options and options["lifetime"] not in LIFETIME:
+        raise InvalidArgument(f"--for takes from 60s to 1d, not {arguments.shown(lifetime or '')}")
     data = app.client.call("OpenPage", "(a{sv})", variants(options))
     app.show(data, lambda: rendering().page_opened(data))
 
@@ -30,4 +34,4 @@ def page_open(app: App, lifetime: str | None) -> None:
 def page_close(app: App) -> None:
     """Close the page on all phones, and make links that were not used void."""
     data = app.client.call("ClosePage")
-    app.show(data, lambda: f"{data['ended']} closed")
+    app.show(data, lambda: f"Sessions and links that have ended: {data['ended']}")

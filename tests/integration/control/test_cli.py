@@ -117,6 +117,7 @@ def test_a_device_from_its_code_to_its_revocation(ctl: Ctl) -> None:
         (["nonsense"], 64, "nonsense"),
         (["status", "--nonsense"], 64, "--nonsense"),
         (["bootstrap", "--certificate", "/nowhere"], 64, "/nowhere cannot be read"),
+        (["page", "open", "--for", "2d"], 64, "--for takes from 60s to 1d"),
         (["bootstrap", "--token-file", "/dev/null"], 64, "the token is empty"),
     ],
 )
