@@ -39,7 +39,8 @@ class GatewaySettings:
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
     module: Path = Path("/usr/lib/softhsm/libsofthsm2.so")
-    """The PKCS#11 module."""
+    """The PKCS#11 module. For a TPM that is tpm2-pkcs11's, /usr/lib/x86_64-linux-gnu/libtpm2_pkcs11.so.1; what it
+    needs, such as TPM2_PKCS11_STORE (a directory of mode 0700), it takes from gatewayd's environment."""
     uri: str = "pkcs11:token=gatewayd"
     """RFC 7512; token, serial and module-path count. A PIN in it (pin-value, pin-source) is refused."""
     pin_credential: str = "token-pin"
