@@ -33,7 +33,11 @@ class Machine:
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY)
 
     def __enter__(self) -> Machine:
-        self.boot()
+        try:
+            self.boot()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,7 +59,7 @@ class Machine:
         )
         log.close()
         self._leader = wait_for(self._find_leader, "the container's init")
-        state = wait_for(self._settled, "systemd")
+        state = wait_for(self._settled, "systemd", within=120)
         if state != "running":
             raise CannotBoot(f"systemd is {state}: {self.run('systemctl', '--failed', '--no-legend')}")
 
