@@ -14,12 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gatewayd import config
 from gatewayd.ca.base import CertificateRequest, Holder, Issued, Working
 from gatewayd.ca.est_issuer import EstIssuer
 from gatewayd.ca.issuers import KINDS
 from gatewayd.ca.sparing import RateLimit
-from gatewayd.config import EstIssuerSettings
+from gatewayd.config import EstIssuerSettings, checks
 from gatewayd.core.model import RevocationReason, San
 from gatewayd.errors import CertificateExpired, IssuerUnconfigured, RevocationElsewhere
 from gatewayd.pki import certificates, csr
@@ -196,4 +195,4 @@ async def test_a_new_root_is_taken_up_on_the_old_ones_word_alone(server: Server,
 
 
 def test_each_kind_is_registered_with_what_it_needs() -> None:
-    assert set(KINDS) == set(config._NEEDED)
+    assert set(KINDS) == set(checks.NEEDED)
