@@ -187,13 +187,14 @@ class Revocations:
                 for milestone in [each for each, task in attempts.items() if task.done()]:
                     attempts.pop(milestone).result()
         except GatewayError as error:
+            broken = True  # the disk: what cannot be written down would be asked for without a pause
             log.error("revocation of %s: %s", key[0], error)
         finally:
             await _end(attempts.values())
             del self._carrying[key]
             self._hastened.discard(key)
             self._credentials.pop(key, None)
-            if not self._carrying:
+            if not self._carrying and not broken:
                 self.alarm.ring()  # for the next moment, which only the last of many has to work out
 
     async def _attempt(self, revocation: Revocation, milestone: Milestone) -> None:

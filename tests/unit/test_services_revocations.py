@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from gatewayd.core.model import CredentialState as S
 from gatewayd.core.model import DeviceState, Milestone, Revocation
 from gatewayd.core.revocation import is_closed, is_done
-from gatewayd.errors import GatewayError, HubThrottled, HubUnreachable, IssuerUnreachable, RegistrarRefused
+from gatewayd.errors import GatewayError, HubThrottled, HubUnreachable, IssuerUnreachable, RegistrarRefused, StoreBroken
 from tests.support.plant import GATEWAY, LEAF, Plant, Someone, request
 
 
@@ -199,3 +200,21 @@ async def test_a_job_tells_every_milestone_also_what_came_before_it_listened(pla
     work = await plant.operations.revoke(Someone(), LEAF, "keyCompromise")
     await work(lambda step, state, detail="": steps.append((step, state)))
     assert set(steps) >= {(str(milestone), "done") for milestone in Milestone}
+
+
+async def test_a_disk_that_keeps_nothing_does_not_make_it_ask_without_a_pause(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await plant.revoke()
+
+    async def full(_: object) -> None:
+        raise StoreBroken("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(plant.store, "write", full)
+        running = asyncio.create_task(plant.revocations.run())
+        await asyncio.sleep(0.2)
+        running.cancel()
+    assert plant.issuer.faults.count("revoke") == 1
+    await plant.settle()
+    assert is_closed(await the_one(plant))
