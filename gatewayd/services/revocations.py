@@ -172,6 +172,7 @@ class Revocations:
         """Attempt all that is due, until nothing is. Milestones that do not need each other go side by side: a CA that
         does not answer must not keep the hub waiting."""
         attempts = carried.attempts
+        broken = False
         try:
             while True:
                 revocation = await self._store.read(lambda tx: tx.revocations.get(*key))
