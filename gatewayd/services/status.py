@@ -10,7 +10,7 @@ from .. import __version__
 from ..ca.sparing import Spared
 from ..core import lifecycle
 from ..core import revocation as table
-from ..core.model import Credential, Device, KeyAlgorithm, ReplacementState, Revocation
+from ..core.model import Credential, Device, DeviceKind, KeyAlgorithm, ReplacementState, Revocation
 from ..errors import AlgorithmUnsupported, ClockWrong, DeviceUnknown, NotBootstrapped, RegistrarRefused
 from ..keys.base import TokenStatus
 from ..store.base import Store, Tx
@@ -207,4 +207,5 @@ def _hardware_awaited(tx: Tx, now: datetime) -> list[Data]:
         views.waiting_for_hardware(each.device_id, tx.codes.open_until(each.device_id, now))
         for each in tx.replacements.open()
         if each.state is ReplacementState.AWAITING and each.certificate_at is None
+        if (device := tx.devices.get(each.device_id)) is not None and device.kind is DeviceKind.LEAF
     ]

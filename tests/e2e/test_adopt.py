@@ -117,6 +117,11 @@ def test_new_hardware_takes_the_gateways_place(old: Stage, take: Callable[[], St
     assert connack(new, swapped) == ACCEPTED
     assert connack(new, swapped_old) == REFUSED
 
+    new.ctl("renew")
+    serial = new.wait_for("the link", lambda: (now := connected(new)) != serial and now)
+    pinned = set(identity(new, "gw-1")["authentication"]["x509Thumbprint"].values())
+    assert pinned == {own["device"]["thumbprint"], show(new, "gw-1")["device"]["thumbprint"]}
+
     old.start_daemon()  # somebody switches the old hardware on again
     old.wait_for("the hub's answer", lambda: old.ctl_json("status")["hub"]["state"] == "refused" or None)
     assert connections(old)[-1]["code"] == REFUSED
