@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -35,11 +35,10 @@ from ..errors import (
     TokenModuleBroken,
     TokenTimeout,
     TokenUnusable,
-    all_errors,
 )
 from . import public
-from .base import PinTries, Priority, PrivateKey, PublicKey, Scheme, TokenObject, TokenState, TokenStatus
-from .channel import JSON, SIGN, SIGN_ANSWER, ChannelClosed, read_json
+from .base import Priority, PrivateKey, PublicKey, Scheme, TokenObject, TokenState, TokenStatus
+from .exchange import Arguments, Exchange, Lost
 from .pin import Pin
 from .process import HelperProcess, Process
 from .signer import TokenEcKey, TokenRsaKey
@@ -66,8 +65,6 @@ _MAY_BE_MADE: Final = (TokenState.ABSENT, TokenState.PIN_MISSING, TokenState.UNU
 _PLACES: Final = {scheme: place for place, scheme in enumerate(Scheme)}
 
 Spawn = Callable[[Path, Pkcs11Uri], Process]
-Arguments = dict[str, Any] | bytes | None
-"""Of a request; bytes are a signature's short form (channel.py), less its number."""
 
 
 class _Curable(Exception):
@@ -98,17 +95,14 @@ class Pkcs11KeyStore:
         self._uri = wanted
         self._pin = pin
         self._timeout = timeout
-        self._spawn = spawn
         self._turns = Turns(queue_size)
         self._queue_size = queue_size
         self._threads = ThreadPoolExecutor(max_workers=queue_size + 2, thread_name_prefix="token")  # one to close it
         self._threads_busy = 0
         self._pid = os.getpid()
-        self._number = 0
-        self._process: Process | None = None
+        self._exchange = Exchange(partial(spawn, self._module, wanted))
         self._open = False
         self._closed = False
-        self._owed: _Owed | None = None
         self._started = False
         self._reloaded_at: float | None = None
         self._unusable: TokenUnusable | None = None
@@ -132,7 +126,7 @@ class Pkcs11KeyStore:
     def warm_up(self) -> None:
         """Start the token's process ahead of its first use: it comes up while the daemon does."""
         with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
-            if self._process is None and self._pin is not None:
+            if self._exchange.process is None and self._pin is not None:
                 self._start()
 
     async def open(self) -> None:
@@ -269,7 +263,7 @@ class Pkcs11KeyStore:
             if self._open or self._status.state not in _MAY_BE_MADE:
                 raise TokenExists(f"There is a token {label!r} already; nothing was changed.")
             self._end()
-            self._process = self._spawn(self._module, self._uri)
+            self._exchange.start()
             self._started = True
             arguments = {"label": label, "pin": pin.reveal()}
             try:
@@ -290,7 +284,7 @@ class Pkcs11KeyStore:
     def _settle(self, deadline: float) -> None:
         """Wait for the answer that an earlier caller did not wait for: it may be that of a login. Raises
         TokenTimeout, _Curable."""
-        if self._owed is not None:
+        if self._exchange.owes_answer:
             try:
                 self._receive(deadline)
             except TokenTimeout:
@@ -300,52 +294,38 @@ class Pkcs11KeyStore:
 
     def _ask(self, what: str, arguments: Arguments, deadline: float) -> Any:
         """Raises TokenError, _Curable."""
-        process = self._process or self._start()
-        self._number = number = (self._number + 1) & 0xFFFFFFFF
-        self._owed = _Owed(number, what, time.monotonic())
+        if self._exchange.process is None:
+            self._start()
         try:
-            if isinstance(arguments, bytes):
-                process.channel.send(SIGN, SIGN_ANSWER.pack(number) + arguments)
-            else:
-                process.channel.send_json([number, what, arguments or {}])
-        except ChannelClosed:
-            raise self._lost() from None
+            self._exchange.send(what, arguments)
+        except Lost as lost:
+            raise self._lost(lost) from None
         return self._receive(deadline)
 
     def _receive(self, deadline: float) -> Any:
         """The answer that is owed, and what follows from it. Raises TokenError, _Curable."""
-        process, owed = self._process, self._owed
-        assert process is not None
-        assert owed is not None
         try:
-            kind, body = process.channel.receive(deadline)
-            while kind == JSON and (answer := read_json(body))[1] == "login":
-                owed.trying_pin = True
-                kind, body = process.channel.receive(deadline)
+            answer = self._exchange.receive(deadline)
         except TimeoutError:
-            raise self._too_slow(process, owed) from None
-        except ChannelClosed:
-            raise self._lost() from None
-        self._owed = None
-        if kind == SIGN:
-            self._fine()
-            return body[SIGN_ANSWER.size :]
-        _, outcome, content, news = answer
-        if news is not None:
-            self._status = _status(news)
-        if outcome == "done":
-            if owed.what == "open":
+            raise self._too_slow() from None
+        except Lost as lost:
+            raise self._lost(lost) from None
+        if answer.status is not None:
+            self._status = answer.status
+        if (failure := answer.failure) is None:
+            if answer.what == "open":
                 self._open = self._pin_accepted = True
                 self._unusable, self._login_interval = None, 0.0
-            self._fine()
-            return content
-        error = all_errors().get(content["error"], TokenFault)(content["message"])
-        self._open = self._open and content["open"]
-        if isinstance(error, PinRefused) and owed.what != "initialize":
+            if self._open and self._status.state is not TokenState.READY:
+                self._set(TokenState.READY, "")  # what a time limit or a crash had set is over
+            return answer.result
+        error = failure.error
+        self._open = self._open and failure.still_open
+        if isinstance(error, PinRefused) and answer.what != "initialize":
             self._refuse(error.message)
         if isinstance(error, TokenUnusable):
             self._put_off_login(error)
-        raise _Curable(error) if content["reload"] and isinstance(error, TokenError) else error
+        raise _Curable(error) if failure.reload and isinstance(error, TokenError) else error
 
     def _put_off_login(self, error: TokenUnusable) -> None:
         """And have it made by a fresh process, which sees what has become of the token meanwhile."""
@@ -355,82 +335,49 @@ class Pkcs11KeyStore:
         self._unusable = error
         self._end()
 
-    def _fine(self) -> None:
-        """It answers: what a time limit or a crash had set is over."""
-        if self._open and self._status.state is not TokenState.READY:
-            self._set(TokenState.READY, "")
-
     def _refuse(self, message: str) -> None:
         self._refused = message
         log.error("%s It is not tried again.", message)
 
-    def _too_slow(self, process: Process, owed: _Owed) -> TokenTimeout:
+    def _too_slow(self) -> TokenTimeout:
         error = TokenTimeout(f"The token did not answer within {self._timeout:g} s.")
-        if time.monotonic() - owed.since >= _HANGING * self._timeout:
+        if self._exchange.silent_for >= _HANGING * self._timeout:
             log.error("the token's module has been silent for %g s: it is killed", _HANGING * self._timeout)
-            process.kill()
+            self._exchange.kill()
         self._set(TokenState.FAULTY, error.message)
         return error
 
-    def _lost(self) -> GatewayError | _Curable:
-        """The process is gone in the middle of a request."""
-        trying_pin = self._owed is not None and self._owed.trying_pin
-        how = self._end()
-        message = f"The PKCS#11 module {self._module} {how}."
-        if trying_pin and not self._pin_accepted:
-            self._refuse(f"{message} That was while the PIN was tried; whether it was accepted is not known.")
-            assert self._refused is not None
-            self._set(TokenState.PIN_REFUSED, self._refused)
-            return PinRefused(self._refused)
+    def _lost(self, lost: Lost) -> GatewayError | _Curable:
+        self._open = False
+        message = f"The PKCS#11 module {self._module} {lost.how}."
+        if lost.trying_pin and not self._pin_accepted:
+            refusal = f"{message} That was while the PIN was tried; whether it was accepted is not known."
+            self._refuse(refusal)
+            self._set(TokenState.PIN_REFUSED, refusal)
+            return PinRefused(refusal)
         log.error("%s", message)
         self._set(TokenState.FAULTY, message)
         return _Curable(TokenModuleBroken(message))
 
     # --- the process -----------------------------------------------------------------------------
 
-    def _start(self) -> Process:
+    def _start(self) -> None:
         if self._started:
             if not self._may_reload():
                 raise TokenFault("The token's module is down; it is loaded afresh at most once in 30 s.")
             self._reloaded_at = time.monotonic()
         self._started = True
-        self._process = self._spawn(self._module, self._uri)
-        return self._process
+        self._exchange.start()
 
     def _may_reload(self) -> bool:
         return self._reloaded_at is None or time.monotonic() - self._reloaded_at >= RELOAD_INTERVAL
 
-    def _end(self) -> str:
-        """How it ended, as the rest of a sentence about the module."""
-        process, self._process = self._process, None
-        self._open, self._owed = False, None
-        return process.end() if process is not None else "was not running"
+    def _end(self) -> None:
+        self._open = False
+        self._exchange.end()
 
     def _set(self, state: TokenState, detail: str) -> None:
         status = self._status
         if (status.state, status.detail) != (state, detail):
             since = status.since if status.state is state else datetime.now(UTC)
             self._status = replace(status, state=state, detail=detail, since=since)
-
-
-@dataclass(slots=True)
-class _Owed:
-    """A request that was sent and not answered yet; there is one at most."""
-
-    number: int
-    what: str
-    since: float
-    trying_pin: bool = False
-
-
-def _status(news: dict[str, Any]) -> TokenStatus:
-    return TokenStatus(
-        **{
-            **news,
-            "state": TokenState(news["state"]),
-            "since": datetime.fromisoformat(news["since"]),
-            "pin_tries": PinTries(news["pin_tries"]),
-            "locked_until": datetime.fromisoformat(news["locked_until"]) if news["locked_until"] else None,
-            "algorithms": tuple(map(KeyAlgorithm, news["algorithms"])),
-        }
-    )

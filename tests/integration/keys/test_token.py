@@ -475,7 +475,7 @@ async def test_a_crash_of_the_module_is_survived(keys: Pkcs11KeyStore, monkeypat
     key = await ec_key(keys)
 
     def crash() -> None:
-        process = keys._process
+        process = keys._exchange.process
         assert isinstance(process, HelperProcess)
         process._process.send_signal(signal.SIGABRT)
         process._process.wait(5)
@@ -494,10 +494,24 @@ async def test_a_crash_of_the_module_is_survived(keys: Pkcs11KeyStore, monkeypat
     assert keys.status().state is TokenState.READY
 
 
+@pytest.mark.parametrize("nonsense", [b"", b"[]", b'"x"', b"[1,2]", b"\xff", b'[1,"done",[],{"state":"x"}]'])
+async def test_a_process_that_makes_no_sense_is_replaced(
+    near_keys: Pkcs11KeyStore, threads: TokenThreads, monkeypatch: pytest.MonkeyPatch, nonsense: bytes
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(helper.Server, "_reply", lambda self, *_: self._channel.send(b"J", nonsense))
+        with pytest.raises(TokenModuleBroken):
+            await near_keys.objects()
+        assert near_keys.status().state is TokenState.FAULTY
+    monkeypatch.setattr(token_module, "RELOAD_INTERVAL", 0.0)
+    assert await near_keys.objects() == []
+    assert near_keys.status().state is TokenState.READY
+
+
 async def test_the_process_shows_no_pin_and_ends_with_the_daemon(softhsm: SoftHsm) -> None:
     store = Pkcs11KeyStore(softhsm.module, softhsm.uri, softhsm.pin)
     await store.open()
-    process = store._process
+    process = store._exchange.process
     assert isinstance(process, HelperProcess)
     shown = Path(f"/proc/{process._process.pid}")
     for name in ("cmdline", "environ"):
