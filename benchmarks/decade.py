@@ -4,8 +4,7 @@ What is real: every decision. When a leaf asks and asks again (core.renewal), wh
 (core.sparing's pace), the limiter and the breaker, what a failure means and when the next attempt is due
 (services.outcomes), each state that a request passes through (core.lifecycle), and the look at the CA before it is
 asked again. What is modelled: the store is a list in order of urgency, a request takes no time, the hub accepts
-everything, and a leaf that has expired is put right by a technician within a day. The same services on the real store
-go through a shorter time in tests/sim.
+everything, and a leaf that has expired is put right by a technician within a day.
 
 The world: all leaves are enrolled in the first hour; the CA is away for 5 % of the time, in spells of up to 20 days;
 one answer in 500 is lost after the certificate was minted; the gateway restarts every ten days or so, at times in the
