@@ -53,6 +53,7 @@ def test_while_a_leaf_renews(stage: Stage, done: bool) -> None:
 @pytest.mark.parametrize("moment", ["asked", "issued", "hub"])
 def test_while_the_gateway_renews(stage: Stage, moment: str) -> None:
     before = show(stage, stage.gateway_id)["device"]
+    time.sleep(1)  # it must outlast the one of the test before
     held = Held(stage)
     if moment == "hub":
         held.hub("mqtt", f"CONNECT {stage.gateway_id}")
