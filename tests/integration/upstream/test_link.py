@@ -159,8 +159,10 @@ async def test_a_hub_that_dies_and_comes_back(
         lab.start("hub")
     await link.connect(credentials.make())
     assert link.status().state is LinkState.CONNECTED
-    noise = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert not noise
+    # Of the link and what it is made of: other rooms' threads may still have something to say.
+    ours = ("gatewayd.upstream", "azure", "paho")
+    noise = [each for each in caplog.records if each.levelno >= logging.WARNING and each.name.startswith(ours)]
+    assert not noise, [each.getMessage() for each in noise]
 
 
 @pytest.mark.parametrize("match", ["CONNECT gw-1", "PUBLISH $iothub/twin/PATCH", "PUBLISH devices/gw-1"])
