@@ -196,8 +196,9 @@ class Session:
                 await self._bounded(self._read_twin(), "answer with the twin")
                 return
             except GatewayError as error:
-                logger.warning("Desired properties of %s: %s", self._device_id, error)
                 await asyncio.sleep(_LISTEN_AGAIN)
+                if self._up:  # a lost connection has been told by then
+                    logger.warning("Desired properties of %s: %s", self._device_id, error)
 
     def _subscribe(self) -> None:
         # Blocks until the hub has acknowledged. Coroutines, because the SDK runs plain functions in a pool of threads,
