@@ -90,9 +90,10 @@ def _token_init(settings: config.Settings, pin_fd: int | None) -> int:
 
 
 def _serve(settings: config.Settings, pin_fd: int | None) -> int:
+    from . import journald
     from .daemon import Daemon
 
-    logging.basicConfig(level=settings.log.level.upper(), format="%(levelname).1s %(name)s: %(message)s")
+    journald.set_up(settings.log.level)
     asyncio.run(Daemon(settings, _pins(settings, pin_fd)).run())
     return 0
 

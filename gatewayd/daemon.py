@@ -22,6 +22,7 @@ from .errors import ConfigInvalid, GatewayError, Internal
 from .keys import tls
 from .keys.pin import Pin
 from .leaf.doors import Door
+from .messages import kind
 from .parts import Parts
 from .pki import pem
 from .pki.names import canonical
@@ -126,10 +127,10 @@ class Daemon:
         ):
             self._spawn(service)
         notify("READY=1", f"STATUS=Serving {self._parts.id}")
-        log.info("ready: %s", self._parts.id)
+        log.info("ready: %s", self._parts.id, extra=kind("ready"))
         await stopping.wait()
         notify("STOPPING=1")
-        log.info("stopping")
+        log.info("stopping", extra=kind("stopping"))
         await self._stop()
 
     async def _stop(self) -> None:
@@ -159,7 +160,7 @@ class Daemon:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # A service that dies silently is worse than a restart, from which everything resumes.
-            log.critical("a service has died", exc_info=error)
+            log.critical("a service has died", exc_info=error, extra=kind("defect"))
             self._died = error
             signal.raise_signal(signal.SIGTERM)
 
@@ -217,7 +218,9 @@ class Daemon:
         own = await self._parts.store.read(lambda tx: tx.devices.get(self._parts.id))
         if own is None or own.state is DeviceState.REPLACING:
             return  # that was the hardware whose place this one takes
-        log.warning("%s has been revoked: its link and its servers are closed", self._parts.id)
+        log.warning(
+            "%s has been revoked: its link and its servers are closed", self._parts.id, extra=kind("fell-silent")
+        )
         await self._parts.keeper.close()
         await self._close_doors()
 

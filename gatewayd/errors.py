@@ -482,6 +482,14 @@ class HookFailed(GatewayError):
     remedy = "Correct the hook in gatewayd.toml or what it calls; it is tried again by itself."
 
 
+class JournalMissing(GatewayError):
+    """There is no systemd journal to look into."""
+
+    fault = Fault.OPERATOR
+    exit_code = 69
+    remedy = "Where systemd does not run gatewayd, its log is what it has written to standard error."
+
+
 # --- state ---------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from ..core import sparing
 from ..core.model import RevocationReason
 from ..core.sparing import Breaker, Bucket
 from ..errors import GatewayError, IssuerSpared, IssuerUnconfigured, IssuerUnreachable, RegistrarRefused, TokenError
+from ..messages import kind
 from .base import CertificateRequest, Holder, Issued, Issuer, Working
 
 log = logging.getLogger(__name__)
@@ -130,9 +131,14 @@ class SparedIssuer:
         was_open = self._breaker.until is not None
         self._breaker = sparing.failed(self._breaker, self._clock(), self._dice(), error.retry_after)
         if not was_open and self._breaker.until is not None:
-            log.warning("the CA is left alone for %.0f s after %d failures", self.pause(), self._breaker.failures)
+            log.warning(
+                "the CA is left alone for %.0f s after %d failures",
+                self.pause(),
+                self._breaker.failures,
+                extra=kind("ca-spared"),
+            )
 
     def _answered(self) -> None:
         if self._breaker.until is not None:
-            log.info("the CA serves again")
+            log.info("the CA serves again", extra=kind("ca-back"))
         self._breaker = Breaker()

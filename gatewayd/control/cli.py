@@ -16,6 +16,7 @@ from ..errors import GatewayError, Internal, InvalidArgument
 from . import arguments, words
 from .app import INTERRUPTED, App, as_json, read, rendering, variants
 from .cli_audit import audit
+from .cli_logs import logs
 from .cli_page import page
 from .cli_token import token
 from .cli_transfer import adopt, export
@@ -215,6 +216,7 @@ cli.add_command(export)
 cli.add_command(adopt)
 cli.add_command(audit)
 cli.add_command(page)
+cli.add_command(logs)
 
 
 @cli.group()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ..config import ControlSettings
 from ..errors import DeviceUnknown, GatewayError, NotAuthorized
+from ..messages import kind
 from . import access
 from .base import Caller, Data, Operations
 from .bus import BusConnection, BusError
@@ -169,9 +170,9 @@ class ControlService:
             self.ring()
             await connection.own()
             self._connected.set()
-            _log.info("on the bus as %s", INTERFACE)
+            _log.info("on the bus as %s", INTERFACE, extra=kind("bus-back"))
             await lost.wait()
-            _log.warning("the connection to the bus is lost")
+            _log.warning("the connection to the bus is lost", extra=kind("bus-lost"))
         finally:
             self._tree = None
             self._connected.clear()

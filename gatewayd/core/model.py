@@ -287,6 +287,8 @@ class JournalEntry:
     detail: str = ""
     seq: int = 0
     """Given by the store."""
+    serial: str | None = field(default=None, compare=False)
+    """Of the certificate concerned, for whoever is told of it now; not kept: the detail says what is to be."""
 
 
 @dataclass(frozen=True, slots=True)

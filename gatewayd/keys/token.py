@@ -36,6 +36,7 @@ from ..errors import (
     TokenTimeout,
     TokenUnusable,
 )
+from ..messages import kind
 from . import public
 from .base import Priority, PrivateKey, PublicKey, Scheme, TokenObject, TokenState, TokenStatus
 from .exchange import Arguments, Exchange, Lost
@@ -214,7 +215,7 @@ class Pkcs11KeyStore:
             except _Curable as curable:
                 if not self._may_reload():
                     raise curable.error from None
-                log.warning("the token's module is loaded afresh: %s", curable.error)
+                log.warning("the token's module is loaded afresh: %s", curable.error, extra=kind("token-reloaded"))
                 self._end()
             try:
                 return self._attempt(what, arguments, deadline)

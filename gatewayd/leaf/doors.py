@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..errors import GatewayError, NotBootstrapped
+from ..messages import kind
 from ..upstream.base import LinkCredential
 from .server import Server
 from .tls import ServerTls, page_context, server_context
@@ -57,7 +58,7 @@ class Door:
             log.error("%s: %s %s", self._name, error, error.remedy)
             return
         self._open = tls, server
-        log.info("%s is at %s", self._name, server.url)
+        log.info("%s is at %s", self._name, server.url, extra=kind("door"))
 
     def reload(self) -> None:
         if self._open is not None:

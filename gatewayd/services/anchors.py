@@ -16,6 +16,7 @@ from cryptography import x509
 
 from ..ca.base import Issued
 from ..errors import CertificateUnacceptable
+from ..messages import kind
 from ..pki import certificates, pem
 from ..store.base import Store
 
@@ -56,7 +57,7 @@ class Anchors:
         await self._store.write(lambda tx: tx.settings.set(_SETTING, text))
         self._known = known
         for each in fresh:
-            log.warning("the CA has a new certificate: %s", each.subject.rfc4514_string())
+            log.warning("the CA has a new certificate: %s", each.subject.rfc4514_string(), extra=kind("ca-certificate"))
         self._changed()
 
     def on_change(self, call: Callable[[], None]) -> None:

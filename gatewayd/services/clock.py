@@ -21,6 +21,7 @@ from typing import Final, Protocol
 from .. import RELEASED
 from ..core.clock import KnownTime, Verdict, judge
 from ..errors import ClockWrong, GatewayError
+from ..messages import kind
 from ..store.base import Store
 from . import kernel_clock
 from .events import Alarm
@@ -175,7 +176,7 @@ class ClockWatch:
             steps.stop()
 
     def _stepped(self) -> None:
-        log.info("the clock was set, or the machine has slept")
+        log.info("the clock was set, or the machine has slept", extra=kind("clock-stepped"))
         self._kept_at = -_KEPT_EVERY
         self._alarm.ring()
         asyncio.get_running_loop().call_soon(self._changed)
@@ -185,11 +186,10 @@ class ClockWatch:
         status = self._clock.status()
         if status.verdict is not self._said:
             if status.verdict is not Verdict.SANE:
-                log.error(
-                    "the clock says %s, which is %s what can be: waiting for the time", status.system, status.verdict
-                )
+                says = f"the clock says {status.system}, which is {status.verdict} what can be: waiting for the time"
+                log.error("%s", ClockWrong(says))
             elif self._said is not None:
-                log.info("the clock is right again: %s", status.system)
+                log.info("the clock is right again: %s", status.system, extra=kind("clock-right"))
             if self._said is not None or status.verdict is not Verdict.SANE:
                 self._changed()
             self._said = status.verdict

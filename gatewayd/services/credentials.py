@@ -350,7 +350,8 @@ class CredentialEngine:
         def work(tx: Tx) -> JournalEntry:
             tx.credentials.put(final)
             revoking.add_revocation(tx, final, reason, DAEMON, now)
-            entry = JournalEntry(now, device.device_id, DAEMON, "wind-up", "done", final.serial or "nothing was minted")
+            words = final.serial or "nothing was minted"
+            entry = JournalEntry(now, device.device_id, DAEMON, "wind-up", "done", words, serial=final.serial)
             tx.journal.append(entry)
             return entry
 
@@ -393,4 +394,5 @@ _OUTCOMES = {
 
 
 def _entry(credential: Credential, action: Action, event: Event, detail: str, now: datetime) -> JournalEntry:
-    return JournalEntry(now, credential.device_id, DAEMON, str(action), _OUTCOMES.get(event, "done"), detail)
+    outcome = _OUTCOMES.get(event, "done")
+    return JournalEntry(now, credential.device_id, DAEMON, str(action), outcome, detail, serial=credential.serial)

@@ -63,7 +63,7 @@ class Events:
                 entry.what,
                 entry.outcome,
                 f": {entry.detail}" if entry.detail else "",
-                extra={"device_id": entry.device_id},
+                extra={"entry": entry},
             )
             for listener in list(self._listeners):
                 try:

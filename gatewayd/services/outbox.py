@@ -95,6 +95,7 @@ def _reported(tx: Tx, device_id: str, serial: str, key: str, now: datetime) -> J
     progress = revocation.progress.get(Milestone.REPORTED, MilestoneProgress())
     done = table.done(progress, now, f"message {key}")
     tx.revocations.put(replace(revocation, progress={**revocation.progress, Milestone.REPORTED: done}))
-    entry = JournalEntry(now, device_id, DAEMON, str(Milestone.REPORTED), "done", f"message {key}")
+    words = f"message {key}"
+    entry = JournalEntry(now, device_id, DAEMON, str(Milestone.REPORTED), "done", words, serial=serial)
     tx.journal.append(entry)
     return entry

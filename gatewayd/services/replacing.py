@@ -122,7 +122,7 @@ def pinned(tx: Tx, credential: Credential, now: datetime) -> JournalEntry | None
     assert device is not None
     tx.devices.put(replace(device, state=DeviceState.ACTIVE, revocation_reason=None))
     words = f"to {credential.thumbprint}, until {until:%Y-%m-%d %H:%M:%S}Z"
-    entry = JournalEntry(now, credential.device_id, DAEMON, "pinned", "done", words)
+    entry = JournalEntry(now, credential.device_id, DAEMON, "pinned", "done", words, serial=credential.serial)
     tx.journal.append(entry)
     return entry
 

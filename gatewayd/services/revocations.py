@@ -245,7 +245,7 @@ class Revocations:
             tx.revocations.put(replace(fresh, progress=progress))
             if again:
                 return None  # it still waits: nothing new to tell
-            entry = JournalEntry(now, fresh.device_id, DAEMON, str(milestone), outcome, detail)
+            entry = JournalEntry(now, fresh.device_id, DAEMON, str(milestone), outcome, detail, serial=fresh.serial)
             tx.journal.append(entry)
             return entry
 

@@ -53,9 +53,8 @@ def revoke_device(tx: Tx, device_id: str, reason: RevocationReason, who: str, no
         state, _ = lifecycle.step(credential.state, Event.REVOKED)
         tx.credentials.put(replace(credential, state=state, updated_at=now, renew_at=None, next_attempt_at=None))
         if add_revocation(tx, credential, reason, who, now):
-            entries.append(
-                JournalEntry(now, device_id, who, str(Milestone.REFUSED_HERE), "done", f"serial {credential.serial}")
-            )
+            words, serial = f"serial {credential.serial}", credential.serial
+            entries.append(JournalEntry(now, device_id, who, str(Milestone.REFUSED_HERE), "done", words, serial=serial))
     for entry in entries:
         tx.journal.append(entry)
     return entries
@@ -70,7 +69,8 @@ def revoke_certificate(
     if not add_revocation(tx, credential, reason, who, now, RevocationScope.CERTIFICATE):
         return []
     words = f"serial {credential.serial}; reason {reason}; the device goes on with a later certificate"
-    entry = JournalEntry(now, credential.device_id, who, str(Milestone.REFUSED_HERE), "done", words)
+    serial = credential.serial
+    entry = JournalEntry(now, credential.device_id, who, str(Milestone.REFUSED_HERE), "done", words, serial=serial)
     tx.journal.append(entry)
     return [entry]
 
@@ -83,7 +83,8 @@ def revoked_at_ca(tx: Tx, credential: Credential, evidence: str, who: str, now: 
     progress = revocation.progress.get(Milestone.REVOKED_AT_CA, MilestoneProgress())
     done = table.done(progress, now, evidence)
     tx.revocations.put(replace(revocation, progress={**revocation.progress, Milestone.REVOKED_AT_CA: done}))
-    entry = JournalEntry(now, credential.device_id, who, str(Milestone.REVOKED_AT_CA), "done", evidence)
+    serial = credential.serial
+    entry = JournalEntry(now, credential.device_id, who, str(Milestone.REVOKED_AT_CA), "done", evidence, serial=serial)
     tx.journal.append(entry)
     return [entry]
 

@@ -14,6 +14,7 @@ from typing import Final
 from ..core.model import KeyAlgorithm
 from ..errors import AlgorithmUnsupported, GatewayError
 from ..keys.base import KeyStore, TokenState, TokenStatus
+from ..messages import kind
 from .events import Alarm
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class TokenKeeper:
         self._proven_at, self._told = time.monotonic(), ""
         if self._was_ready:
             return True
-        log.info("%s is ready", self._name)
+        log.info("%s is ready", self._name, extra=kind("token-ready"))
         self._was_ready = True
         if refusal := algorithm_refusal(self._keys.status(), self._wanted):
             log.error("%s: %s %s", self._name, refusal, refusal.remedy)

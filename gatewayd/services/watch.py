@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ..core.learning import Freshness, freshness, next_look
 from ..errors import GatewayError, Internal
+from ..messages import kind
 from .clock import Clock
 from .events import Alarm
 from .health import Proven
@@ -175,5 +176,5 @@ class Watch:
             log.warning("%s: %s", it.source.name, error)
         stale = it.freshness(self.interval, now) is Freshness.STALE
         if stale and not it.warned:
-            log.warning("%s: what is known of revocations is out of date", it.source.name)
+            log.warning("%s: what is known of revocations is out of date", it.source.name, extra=kind("source-stale"))
         it.warned = stale

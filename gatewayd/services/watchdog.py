@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from ..errors import GatewayError
+from ..messages import kind
 from ..store.base import Store
 from ..systemd import notify
 from .events import Alarm
@@ -41,12 +42,12 @@ class Watchdog:
 
     async def _progressing(self) -> bool:
         if any(each.since_progress > STALE for each in self._watched):
-            log.critical("a loop has not come round for %.0f s; the watchdog is not fed", STALE)
+            log.critical("a loop has not come round for %.0f s; the watchdog is not fed", STALE, extra=kind("stuck"))
             return False
         try:
             async with asyncio.timeout(_STORE_WITHIN):
                 await self._store.read(lambda tx: tx.settings.get("registrar"))
         except (GatewayError, TimeoutError) as error:
-            log.critical("the store does not answer; the watchdog is not fed: %s", error)
+            log.critical("the store does not answer; the watchdog is not fed: %s", error, extra=kind("stuck"))
             return False
         return True

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GatewayError, HubRefused, HubUnreachable
+from ..messages import kind
 from .base import LinkCredential, LinkState, LinkStatus, MethodAnswer, OnDesired, OnMethod
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ class HubLink:
 
     def _note(self, state: LinkState, detail: str = "", *, serial: str | None = None) -> None:
         self._status = LinkStatus(state, datetime.now(UTC), detail, serial)
-        logger.info("Hub link of %s: %s%s", self._device_id, state, f" ({detail})" if detail else "")
+        logger.info(
+            "Hub link of %s: %s%s", self._device_id, state, f" ({detail})" if detail else "", extra=kind("link")
+        )
 
 
 def _failed(error: BaseException) -> tuple[LinkState, str]:
