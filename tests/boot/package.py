@@ -21,8 +21,8 @@ ROOTS = REPOSITORY / "build" / "roots"
 SUITES = ("bookworm", "trixie")
 
 _BASE = (
-    "systemd systemd-sysv dbus python3 python3-gi python3-pydbus python3-systemd gir1.2-glib-2.0 softhsm2 ca-certificates debconf"
-    " opensc sqlite3"
+    "systemd systemd-sysv dbus python3 python3-gi python3-pydbus python3-systemd gir1.2-glib-2.0 softhsm2"
+    " ca-certificates debconf opensc sqlite3"
 )
 _BUILD = "python3-pip python3-setuptools binutils gcc libc6-dev python3-dev"
 

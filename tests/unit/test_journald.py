@@ -83,9 +83,9 @@ def test_whatever_is_written_down_has_a_message_id() -> None:
     named = {str(each) for each in (*Milestone, Action.MAKE_KEY, Action.REQUEST, Action.ACCEPT, Action.SWITCH)}
     for file in (REPOSITORY / "gatewayd").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "JournalEntry" and len(node.args) > 3:
-                if isinstance(node.args[3], ast.Constant):
-                    named.add(str(node.args[3].value))
+            match node:
+                case ast.Call(func=ast.Name("JournalEntry"), args=[_, _, _, ast.Constant(value=str(what)), *_]):
+                    named.add(what)
     assert "revocation" in named
     for what in (*named, "hook mosquitto", "simpleenroll from 192.0.2.1", "bootstrap from a certificate"):
         assert messages.of_event(what), what
