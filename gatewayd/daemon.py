@@ -204,7 +204,8 @@ class Daemon:
 
     def _network_is_back(self) -> None:
         # In a moment: by then it is known what the hub has had to say meanwhile.
-        asyncio.get_running_loop().call_later(_AFTER_CONNECT, self._parts.revocations.hasten_all)
+        for hasten in (self._parts.revocations.hasten_all, self._parts.renewals.hasten):
+            asyncio.get_running_loop().call_later(_AFTER_CONNECT, hasten)
 
     def _told(self, desired: Mapping[str, Any]) -> None:
         """The hub's desired properties, or a patch of them."""

@@ -62,7 +62,7 @@ def check(settings: Settings) -> None:
         ("est_issuer.requests_per_second", settings.est_issuer.requests_per_second, 0.01, 1000),
         ("entra.timeout", settings.entra.timeout, 0.1, 3600),
         ("hub.timeout", settings.hub.timeout, 0.1, 3600),
-        ("upstream.deadline", settings.upstream.deadline, 1, 86400),
+        ("upstream.deadline", settings.upstream.deadline, 1, 21600),
         ("ezca.requests_per_second", settings.ezca.requests_per_second, 0.01, 1000),
         ("ezca.lifetime_days", settings.ezca.lifetime_days, 1, 36500),
         ("ezca.leaf_lifetime_days", settings.ezca.leaf_lifetime_days, 1, 36500),

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from . import renewal
+
 LONGEST: Final = timedelta(hours=1)
 """Between two attempts."""
 
@@ -31,7 +33,7 @@ class HookRecord:
 def is_due(record: HookRecord, live: str, now: datetime) -> bool:
     if record.done_for == live:
         return False
-    return record.tried_for != live or record.next_attempt_at is None or record.next_attempt_at <= now
+    return record.tried_for != live or renewal.is_due(record.next_attempt_at, now)
 
 
 def done(live: str, now: datetime) -> HookRecord:

@@ -46,6 +46,9 @@ RETRY_EXPIRED = timedelta(minutes=15)
 nor a busy loop."""
 RETRY_BLOCKED = timedelta(hours=1)
 """The longest wait while a person has to mend something at the CA: mended, it is not to wait for hours."""
+BELIEVED = RETRY_LAST + timedelta(minutes=5)
+"""No attempt is put off for longer than RETRY_LAST. A moment further ahead than this was worked out while the clock was
+ahead, and says nothing."""
 
 
 def place(device_id: str, not_before: datetime) -> float:
@@ -81,6 +84,11 @@ def renew_at(
 
 def is_emergency(now: datetime, not_before: datetime, not_after: datetime, policy: RenewalPolicy) -> bool:
     return not_after - now < (not_after - not_before) * policy.emergency
+
+
+def is_due(moment: datetime | None, now: datetime) -> bool:
+    """Whether an attempt that was put off until ``moment`` may be made."""
+    return moment is None or not now < moment <= now + BELIEVED
 
 
 def retry_at(

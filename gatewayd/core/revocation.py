@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from .model import Milestone, MilestoneProgress, Revocation, RevocationScope
+from .renewal import is_due
 
 PREREQUISITES: Final[Mapping[Milestone, frozenset[Milestone]]] = MappingProxyType(
     {
@@ -65,7 +66,7 @@ def due(revocation: Revocation, now: datetime, *, report_first: bool = False) ->
         for milestone in EXPECTED[revocation.scope]
         if not is_done(revocation, milestone)
         and all(is_done(revocation, needed) for needed in table[milestone])
-        and ((at := revocation.progress.get(milestone, MilestoneProgress()).next_attempt_at) is None or at <= now)
+        and is_due(revocation.progress.get(milestone, MilestoneProgress()).next_attempt_at, now)
     )
 
 

@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ..core import audit
 from ..core.audit import Head, Verification
 from ..core.model import JournalEntry
-from ..errors import GatewayError
 from ..pki import heads
 from ..store.base import Store, Tx
 from .clock import Clock
@@ -57,12 +56,7 @@ class AuditTrail:
             self._alarm.ring()
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.round()
-            except GatewayError as error:
-                log.warning("the audit trail is not signed: %s", error)
-            await self._alarm.sleep(_LOOK)
+        await self._alarm.rounds("the audit trail is not signed", self.round, _LOOK)
 
     async def round(self) -> None:
         """Sign a head if it is time for one."""

@@ -33,7 +33,7 @@ from ..core.model import (
     OutboxMessage,
     RevocationReason,
 )
-from ..core.renewal import RETRY_FIRST, RenewalPolicies, Window, renew_at, retry_at
+from ..core.renewal import RETRY_FIRST, RenewalPolicies, Window, is_due, renew_at, retry_at
 from ..errors import CertificateUnacceptable, GatewayError, HubUnreachable, Internal
 from ..pki import certificates
 from ..store.base import Store, Tx
@@ -139,10 +139,9 @@ class CredentialEngine:
                     return Driven(credential, error)
 
     def _is_due(self, credential: Credential) -> bool:
-        moment = credential.next_attempt_at
         if credential.state not in lifecycle.UNFINISHED or not self._clock.sane():
             return False  # with a wrong clock nothing new is begun
-        return moment is None or moment <= self._clock.now()
+        return is_due(credential.next_attempt_at, self._clock.now())
 
     def _begin(self, tx: Tx, device_id: str, generation: int) -> tuple[Device, Credential, Action | None]:
         """Decide on the next action and write it down, in one transaction: a revocation comes before it or after it,

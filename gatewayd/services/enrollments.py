@@ -20,7 +20,7 @@ from ..core import enrollment as rules
 from ..core import lifecycle
 from ..core.enrollment import Enrolled, EnrollmentRequest, Operation, Pending, Refusal
 from ..core.model import Credential, CredentialState, Device, DeviceState, JournalEntry
-from ..core.renewal import RenewalPolicies, renew_at, retry_at
+from ..core.renewal import RenewalPolicies, is_due, renew_at, retry_at
 from ..errors import (
     CodeRefused,
     DeviceRevoked,
@@ -102,8 +102,7 @@ class Enrollments:
             return True
         if credential.state in (CredentialState.ISSUED, CredentialState.ACCEPTING):
             return True
-        due = credential.next_attempt_at is None or credential.next_attempt_at <= now
-        return due and self._turns.at_once(credential)
+        return is_due(credential.next_attempt_at, now) and self._turns.at_once(credential)
 
     async def _drive(self, credential: Credential) -> Credential:
         """Wait for the engine, but no longer than a client should; the engine goes on behind."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from ..core.model import JournalEntry
+from ..errors import GatewayError
 
 log = logging.getLogger(__name__)
 
@@ -96,3 +97,15 @@ class Alarm:
         except TimeoutError:
             pass
         self._event.clear()
+
+    async def rounds(self, what: str, work: Callable[[], Awaitable[float | None]], longest: float) -> NoReturn:
+        """A service's life: a round of ``work``, then sleep for the seconds that it returns, but no longer than for
+        ``longest``, or until it is rung. What goes wrong in a round is in the log, as of ``what``, and the service goes
+        on."""
+        while True:
+            wait = None
+            try:
+                wait = await work()
+            except GatewayError as error:
+                log.error("%s: %s", what, error)
+            await self.sleep(longest if wait is None else min(wait, longest))

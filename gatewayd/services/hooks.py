@@ -29,7 +29,7 @@ from ..core import hooks as rules
 from ..core.hooks import HookRecord
 from ..core.model import Credential, JournalEntry
 from ..core.renewal import retry_at
-from ..errors import GatewayError, HookFailed
+from ..errors import HookFailed
 from ..store.base import Store, Tx
 from . import views
 from .clock import Clock
@@ -59,19 +59,14 @@ class Hooks:
         self._alarm.ring()
 
     async def run(self) -> None:
-        while self._hooks:
-            wait = _LONGEST_SLEEP
-            try:
-                wait = await self.round()
-            except GatewayError as error:
-                log.error("hooks: %s", error)
-            await self._alarm.sleep(wait)
+        if self._hooks:
+            await self._alarm.rounds("hooks", self.round, _LONGEST_SLEEP)
 
-    async def round(self) -> float:
+    async def round(self) -> float | None:
         """Do what is due, in the order of the configuration. Returns the seconds until something may be due again."""
         current, records = await self._store.read(self._read)
         if current is None or current.thumbprint is None:
-            return _LONGEST_SLEEP
+            return None
         moments: list[datetime] = []
         for hook in self._hooks:
             record = records[hook.name]
@@ -80,8 +75,8 @@ class Hooks:
             if record.done_for != current.thumbprint and record.next_attempt_at is not None:
                 moments.append(record.next_attempt_at)
         if not moments:
-            return _LONGEST_SLEEP
-        return min(max((min(moments) - self._clock.now()).total_seconds(), 1.0), _LONGEST_SLEEP)
+            return None
+        return max((min(moments) - self._clock.now()).total_seconds(), 1.0)
 
     async def _do(self, hook: HookSettings, record: HookRecord, current: Credential, live: str) -> HookRecord:
         try:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 
-from ..errors import GatewayError
 from ..store.base import Store
 from .clock import Clock
 from .events import Alarm
 from .key_inventory import KeyInventory
-
-log = logging.getLogger(__name__)
 
 _EVERY = 600.0
 """Seconds."""
@@ -30,12 +26,7 @@ class Housekeeping:
         self._alarm.ring()
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.round()
-            except GatewayError as error:
-                log.warning("housekeeping: %s", error)
-            await self._alarm.sleep(_EVERY)
+        await self._alarm.rounds("housekeeping", self.round, _EVERY)
 
     async def round(self) -> None:
         before = self._clock.now() - _CODES_KEPT

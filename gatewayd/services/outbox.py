@@ -39,12 +39,7 @@ class Outbox:
         self._alarm.ring()
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.round()
-            except GatewayError as error:
-                log.error("outbox: %s", error)
-            await self._alarm.sleep(_LONGEST_SLEEP)
+        await self._alarm.rounds("outbox", self.round, _LONGEST_SLEEP)
 
     async def round(self) -> None:
         """Send what is due, as long as the link is up."""

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from ..core import replacement as table
 from ..core.model import JournalEntry, Replacement, ReplacementState
-from ..core.renewal import retry_at
+from ..core.renewal import is_due, retry_at
 from ..core.replacement import Event
 from ..errors import GatewayError
 from ..store.base import Store, Tx
@@ -55,26 +55,20 @@ class Replacements:
         self._alarm.ring()
 
     async def run(self) -> None:
-        while True:
-            wait = _LONGEST_SLEEP
-            try:
-                wait = await self.round()
-            except GatewayError as error:
-                log.error("replacements: %s", error)
-            await self._alarm.sleep(wait)
+        await self._alarm.rounds("replacements", self.round, _LONGEST_SLEEP)
 
-    async def round(self) -> float:
+    async def round(self) -> float | None:
         """Returns the seconds until something is due again."""
         if not self._clock.sane():
             return _WAIT_FOR_TIME
         for found in await self._store.read(lambda tx: tx.replacements.open()):
-            due = _due(found)
+            due = _due(found, self._clock.now())
             if due is not None and due <= self._clock.now():
                 await (self._shut(found) if found.state is ReplacementState.CLOSING else self._lift(found))
         now = self._clock.now()
-        moments = [_due(each) for each in await self._store.read(lambda tx: tx.replacements.open())]
+        moments = [_due(each, now) for each in await self._store.read(lambda tx: tx.replacements.open())]
         soonest = min((each for each in moments if each is not None and each > now), default=None)
-        return _LONGEST_SLEEP if soonest is None else min((soonest - now).total_seconds(), _LONGEST_SLEEP)
+        return None if soonest is None else (soonest - now).total_seconds()
 
     async def _shut(self, found: Replacement) -> None:
         """Once no old certificate is open any more, see for ourselves that the id is disabled: it may have been
@@ -163,10 +157,11 @@ class Replacements:
             self._events.publish(entry)
 
 
-def _due(found: Replacement) -> datetime | None:
+def _due(found: Replacement, now: datetime) -> datetime | None:
     """When the loop has something to do about it; for a closing one, whenever it is rung."""
+    again = None if is_due(found.next_attempt_at, now) else found.next_attempt_at
     if found.state is ReplacementState.CLOSING:
-        return found.next_attempt_at or found.started_at
+        return again or now
     if found.state not in table.IN_FORCE or found.lift_at is None:
         return None
-    return max(found.lift_at, found.next_attempt_at or found.lift_at)
+    return max(found.lift_at, again or found.lift_at)

@@ -117,14 +117,11 @@ class Revocations:
         self.alarm.ring()
 
     async def run(self) -> None:
-        while True:
-            wait = _LONGEST_SLEEP
-            try:
-                wait = await self.round()
-            except GatewayError as error:
-                log.error("revocations: %s", error)
-            await self.alarm.sleep(wait)
-            await asyncio.sleep(_SETTLE)
+        await self.alarm.rounds("revocations", self._settled_round, _LONGEST_SLEEP)
+
+    async def _settled_round(self) -> float:
+        await asyncio.sleep(_SETTLE)
+        return await self.round()
 
     async def round(self) -> float:
         """Start to carry what is due. Returns the seconds until something is due again."""

@@ -105,13 +105,7 @@ class Watch:
 
     async def run(self) -> None:
         try:
-            while True:
-                wait = _LONGEST_SLEEP
-                try:
-                    wait = await self._round()
-                except GatewayError as error:
-                    log.error("revocation sources: %s", error)
-                await self._alarm.sleep(wait)
+            await self._alarm.rounds("revocation sources", self._round, _LONGEST_SLEEP)
         finally:
             for task in self._looking.values():
                 task.cancel()

@@ -107,6 +107,12 @@ class Credentials(Protocol):
     def next_moment(self, after: datetime) -> datetime | None:
         """The earliest renew_at (of CURRENT) or next_attempt_at (of unfinished) that is yet to come."""
 
+    def put_off(self, after: datetime, limit: int = 1000) -> list[Credential]:
+        """In a state of lifecycle.UNFINISHED, and next_attempt_at later than this."""
+
+    def postponed(self, after: datetime) -> list[Credential]:
+        """CURRENT, with renew_at later than this and not before the last tenth of the certificate's life."""
+
     def add(self, credential: Credential) -> None:
         """Raises Internal when this generation exists: it is never overwritten."""
 

@@ -86,6 +86,14 @@ NEXT_ATTEMPT = f"""
     SELECT next_attempt_at FROM credentials INDEXED BY credentials_unfinished
     WHERE {IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > ? ORDER BY ifnull(next_attempt_at, 0) LIMIT 1
 """
+PUT_OFF = f"""
+    SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_unfinished {_CHAIN}
+    WHERE {IS_UNFINISHED} AND ifnull(next_attempt_at, 0) > ? LIMIT ?
+"""
+POSTPONED = f"""
+    SELECT credentials.*, chains.certificates FROM credentials INDEXED BY credentials_due {_CHAIN}
+    WHERE {_IS_DUE} AND renew_at > ? AND renew_at > not_after - (not_after - not_before) / 10
+"""
 LOAD = """
     SELECT total(1e6 / (not_after - not_before)) FROM credentials INDEXED BY credentials_by_state
     WHERE state = 'current' AND not_after > ?
@@ -162,6 +170,12 @@ class CredentialRows:
     def due(self, now: datetime, limit: int = 100) -> list[Credential]:
         """Longest due first."""
         return self._many(DUE, stamp(now), limit)
+
+    def put_off(self, after: datetime, limit: int = 1000) -> list[Credential]:
+        return self._many(PUT_OFF, stamp(after), limit)
+
+    def postponed(self, after: datetime) -> list[Credential]:
+        return self._many(POSTPONED, stamp(after))
 
     def next_moment(self, after: datetime) -> datetime | None:
         rows = (self._connection.execute(query, (stamp(after),)).fetchone() for query in (NEXT_RENEWAL, NEXT_ATTEMPT))

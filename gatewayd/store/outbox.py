@@ -4,6 +4,7 @@ import sqlite3
 from datetime import datetime
 
 from ..core.model import OutboxMessage
+from ..core.renewal import BELIEVED
 from .rows import Column, Table, moment, stamp
 
 _TABLE = Table(
@@ -14,7 +15,7 @@ _TABLE = Table(
 
 UNSENT = """
     SELECT * FROM outbox INDEXED BY outbox_unsent
-    WHERE sent_at IS NULL AND (next_attempt_at IS NULL OR next_attempt_at <= ?)
+    WHERE sent_at IS NULL AND (next_attempt_at IS NULL OR NOT next_attempt_at BETWEEN ? AND ?)
     ORDER BY created_at, seq LIMIT ?
 """
 
@@ -33,7 +34,8 @@ class OutboxRows:
         return None if row is None else _message(row)
 
     def unsent(self, now: datetime, limit: int = 50) -> list[OutboxMessage]:
-        return [_message(row) for row in self._connection.execute(UNSENT, (stamp(now), limit))]
+        later = stamp(now) + 1, stamp(now + BELIEVED)
+        return [_message(row) for row in self._connection.execute(UNSENT, (*later, limit))]
 
     def put(self, message: OutboxMessage) -> None:
         _TABLE.put(self._connection, _columns(message))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import mean
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from gatewayd.core.renewal import (
     RETRY_FIRST,
     RETRY_LAST,
     RenewalPolicy,
+    is_due,
     is_emergency,
     renew_at,
     retry_at,
@@ -106,3 +108,20 @@ def test_an_expired_certificate_is_still_worth_trying_but_no_busy_loop(
 ) -> None:
     assert SECOND <= retry_at(START, attempts, dice, not_after=START - ago) - START <= RETRY_EXPIRED
     assert retry_at(START, 99, 0.5, not_after=START - ago) - START == RETRY_EXPIRED / 2
+
+
+@pytest.mark.parametrize(
+    ("ahead", "due"),
+    [
+        (None, True),
+        (timedelta(0), True),
+        (timedelta(seconds=-1), True),
+        (timedelta(seconds=1), False),
+        (RETRY_LAST, False),
+        (RETRY_LAST + timedelta(minutes=6), True),
+        (timedelta(days=400), True),
+    ],
+)
+def test_a_moment_further_ahead_than_any_retry_says_nothing(ahead: timedelta | None, due: bool) -> None:
+    now = datetime(2031, 5, 1, tzinfo=UTC)
+    assert is_due(None if ahead is None else now + ahead, now) is due

@@ -94,6 +94,7 @@ async def test_a_hook_that_fails_is_told_and_tried_again_and_stops_no_renewal(pl
     made = hooks(plant, HookSettings("unit", script(tmp_path, f"test -e {flag} || {{ echo no such unit; exit 5; }}")))
     await plant.bootstrap()
     wait = await made.round()
+    assert wait is not None
     assert 1 <= wait <= 60
     failing = await shown(plant, made)
     assert (failing["state"], failing["attempts"]) == ("failed", 1)

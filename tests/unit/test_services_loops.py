@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from gatewayd.ca.base import Working
 from gatewayd.core.model import CredentialState as S
 from gatewayd.core.model import OutboxMessage
 from gatewayd.core.renewal import renew_at
-from gatewayd.errors import GatewayError, HubRefused, HubThrottled, HubUnreachable, IssuerUnreachable, StoreBroken
+from gatewayd.errors import (
+    GatewayError,
+    HubRefused,
+    HubThrottled,
+    HubUnreachable,
+    IssuerRejected,
+    IssuerUnreachable,
+    StoreBroken,
+)
 from gatewayd.services.link import LinkKeeper
 from gatewayd.upstream.base import LinkCredential
 from tests.support.plant import GATEWAY, POLICIES, Plant, Someone, request
@@ -77,6 +87,75 @@ async def test_a_renewal_that_waits_lets_the_loop_sleep(plant: Plant) -> None:
     plant.issuer.faults.fail("find", IssuerUnreachable("away"), times=None)
     await plant.pass_time(days=20)
     assert await plant.renewals.round() > 20
+
+
+async def test_what_was_put_off_while_the_clock_was_ahead_is_due_at_once(plant: Plant) -> None:
+    plant.issuer.faults.fail("renew", IssuerUnreachable("away"), times=None)
+    plant.issuer.faults.fail("find", IssuerUnreachable("away"), times=None)
+    await plant.pass_time(days=20)
+    true = plant.clock.time
+    await plant.pass_time(days=200)
+    put_off = (await plant.newest()).next_attempt_at
+    assert put_off is not None
+    assert put_off > true + timedelta(days=199)
+    plant.clock.time = true
+    plant.issuer.faults.mend()
+    await plant.settle()
+    assert (await plant.newest()).state is S.CURRENT
+
+
+async def test_a_renewal_that_was_postponed_while_the_clock_was_ahead_begins_at_once(plant: Plant) -> None:
+    plant.issuer.faults.fail("renew", IssuerRejected("no"))
+    await plant.pass_time(days=20)
+    true = plant.clock.time
+    current = await plant.current()
+    assert current is not None
+    plant.clock.advance(days=200)
+    await plant.write(lambda tx: tx.credentials.put(replace(current, renew_at=plant.clock.now() + timedelta(hours=5))))
+    plant.clock.time = true
+    await plant.settle()
+    assert (await plant.newest()).state is S.CURRENT
+
+
+async def test_the_networks_return_hastens_what_has_failed_for_want_of_it(plant: Plant) -> None:
+    plant.issuer.faults.fail("renew", IssuerUnreachable("away"), times=None)
+    plant.issuer.faults.fail("find", IssuerUnreachable("away"), times=None)
+    await plant.pass_time(days=20)
+    for _ in range(6):
+        await plant.pass_time(hours=1)
+    plant.issuer.faults.mend()
+    asked = len(plant.issuer.faults.calls)
+    plant.renewals.hasten()
+    await plant.settle()
+    assert len(plant.issuer.faults.calls) == asked  # not all at the very moment
+    await plant.pass_time(minutes=2)
+    assert (await plant.newest()).state is S.CURRENT
+
+
+async def test_a_link_that_comes_and_goes_does_not_hasten_each_time(plant: Plant) -> None:
+    plant.issuer.faults.fail("renew", IssuerUnreachable("away"), times=None)
+    plant.issuer.faults.fail("find", IssuerUnreachable("away"), times=None)
+    await plant.pass_time(days=20)
+    for _ in range(6):
+        await plant.pass_time(hours=1)
+    plant.renewals.hasten()
+    await plant.pass_time(minutes=2)
+    hastened = await plant.newest()
+    for _ in range(5):
+        plant.renewals.hasten()
+        await plant.pass_time(minutes=2)
+    assert (await plant.newest()).attempts <= hastened.attempts + 1
+
+
+async def test_who_has_said_when_to_come_back_is_not_asked_sooner(plant: Plant) -> None:
+    await plant.pass_time(days=14)
+    plant.issuer.working = [Working(20_000)]
+    await plant.operations.renew(Someone(), GATEWAY, "")
+    await plant.settle()
+    asked = len(plant.issuer.faults.calls)
+    plant.renewals.hasten()
+    await plant.pass_time(hours=1)
+    assert len(plant.issuer.faults.calls) == asked
 
 
 async def test_a_broken_disk_does_not_turn_the_loop_into_a_busy_one(plant: Plant) -> None:
