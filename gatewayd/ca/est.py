@@ -14,11 +14,13 @@ from ..pki.certificates import chain_of, public_key_sha256_of
 from ..pki.csr import public_key_sha256
 from ..pki.parsing import PARSE_ERRORS
 from ..pki.pkcs7 import read_certs_only
+from ..threads import aside
 from .base import Issued, Working
 from .http import Answer, exchange
 from .sparing import RateLimit
 
 _LIMIT: Final = 1024 * 1024
+_PKCS10: Final = {"Content-Type": "application/pkcs10", "Content-Transfer-Encoding": "base64"}
 _COME_BACK: Final = 60.0
 """Seconds, when a 202 lacks the Retry-After that RFC 7030, 4.2.3 asks for."""
 
@@ -38,9 +40,7 @@ class EstClient:
         """The CA's certificates (4.1). Raises IssuerUnreachable, IssuerUnconfigured, IssuerRejected,
         CertificateUnacceptable."""
         await self._rate.turn()
-        answer = await exchange(
-            "GET", f"{self._url}/cacerts", tls=context, within=self._timeout, limit=_LIMIT, headers=self._headers
-        )
+        answer = await self._exchange("GET", "cacerts", context)
         _accept(answer, "name its certificates", None)
         return _read(answer)
 
@@ -54,19 +54,27 @@ class EstClient:
 
     async def _enroll(self, operation: str, csr: bytes, context: SSLContext, device_id: str) -> Issued | Working:
         await self._rate.turn()
-        answer = await exchange(
-            "POST",
-            f"{self._url}/{operation}",
-            tls=context,
-            within=self._timeout,
-            limit=_LIMIT,
-            headers={**self._headers, "Content-Type": "application/pkcs10", "Content-Transfer-Encoding": "base64"},
-            body=base64.encodebytes(csr),
-        )
+        answer = await self._exchange("POST", operation, context, base64.encodebytes(csr), **_PKCS10)
         if answer.status == 202:
             return Working(answer.retry_after if answer.retry_after is not None else _COME_BACK)
         _accept(answer, f"issue a certificate for {device_id}", device_id)
         return _issued(_read(answer), csr, device_id)
+
+    async def _exchange(
+        self, method: str, path: str, context: SSLContext, body: bytes | None = None, **headers: str
+    ) -> Answer:
+        """Beside the daemon's loop: the token signs inside the handshake."""
+        return await aside(
+            exchange(
+                method,
+                f"{self._url}/{path}",
+                tls=context,
+                within=self._timeout,
+                limit=_LIMIT,
+                headers={**self._headers, **headers},
+                body=body,
+            )
+        )
 
 
 def _accept(answer: Answer, doing: str, device: str | None) -> None:

@@ -6,6 +6,7 @@ token. EST has no call to revoke, to list, or to find what was issued; what that
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -66,7 +67,7 @@ class EstIssuer:
     async def renew(self, request: CertificateRequest, holder: Holder) -> Issued | Working:
         """simplereenroll for the same subject and names (4.2.2); simpleenroll where they change, as from a factory
         certificate."""
-        context = holder.client_context()
+        context = await asyncio.to_thread(holder.client_context)
         same = certificates.common_name(holder.certificate) == request.device_id and {
             canonical(each) for each in certificates.sans_of(holder.certificate)
         } == {canonical(each) for each in request.sans}
@@ -105,7 +106,7 @@ class EstIssuer:
                 " and this CA takes none that has ([est_issuer] accepts_expired).",
                 device=device_id,
             )
-        return holder.client_context()
+        return await asyncio.to_thread(holder.client_context)
 
     async def _with_chain(
         self, answer: Issued | Working, request: CertificateRequest, est: EstClient, context: SSLContext

@@ -154,7 +154,7 @@ class EzcaIssuer:
 
     async def _renew_over_est(self, request: CertificateRequest, holder: Holder) -> Issued | Working:
         est = EstClient(self._settings.est_url, self._settings.timeout, self._rate)
-        context = holder.client_context()
+        context = await asyncio.to_thread(holder.client_context)
         answer = await est.simpleenroll(request.csr, context, request.device_id)
         if isinstance(answer, Working):
             return answer

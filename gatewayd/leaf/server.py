@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..config import EstSettings
+from ..threads import LoopThread
 from .base import Enroller
 from .service import EstService
-from .thread import HomeEnroller, LoopThread
+from .thread import HomeEnroller
 from .tls import ServerTls
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - to know them

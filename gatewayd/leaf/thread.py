@@ -1,42 +1,12 @@
-"""An event loop in a thread of its own, and the way back."""
+"""The way from a server's own loop back to the daemon's."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
 
 from ..core.enrollment import Enrolled, EnrollmentRequest, Pending
+from ..threads import across
 from .base import Enroller
-
-T = TypeVar("T")
-
-
-class LoopThread:
-    """Runs from ``start`` to ``close``; what still runs on it then is cancelled."""
-
-    def __init__(self, name: str) -> None:
-        self._started: Future[asyncio.AbstractEventLoop] = Future()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name=name, daemon=True)
-
-    async def start(self) -> None:
-        self._thread.start()
-        self._loop = await asyncio.wrap_future(self._started)
-
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` on the thread's loop and wait for it on the caller's."""
-        return await across(work, self._loop)
-
-    async def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        await asyncio.to_thread(self._thread.join)
-
-    async def _live(self) -> None:
-        self._started.set_result(asyncio.get_running_loop())
-        await self._stop.wait()
 
 
 class HomeEnroller:
@@ -51,8 +21,3 @@ class HomeEnroller:
 
     async def anchors(self) -> tuple[bytes, ...]:
         return await across(self._enroller.anchors(), self._home)
-
-
-async def across(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
-    """Run ``work`` on another thread's ``loop`` and wait for it on the caller's."""
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any
 
 from ...config import PageSettings
+from ...threads import across
 from ..server import Server
-from ..thread import across
 from ..tls import ServerTls
 from .base import Technician
 from .service import PageService

@@ -27,6 +27,8 @@ class Server:
     url: str
     client: ssl.SSLContext
     """Trusts the server."""
+    authority: Authority
+    """Of the server's certificate; it takes this one's for its clients, too."""
     requests: list[web.Request] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     answer: Handler | None = None
@@ -59,12 +61,16 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(
+        cadata=b"".join(each.public_bytes(serialization.Encoding.DER) for each in authority.chain)
+    )
     trusting = ssl.create_default_context(
         cadata=authority.root.public_bytes(serialization.Encoding.PEM).decode("ascii")
     )
     application = web.Application()
     runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=0.1)
-    made = Server("", trusting)
+    made = Server("", trusting, authority)
     application.router.add_route("*", "/{path:.*}", made.handle)
     await runner.setup()
     site = web.TCPSite(runner, address, 0, ssl_context=context)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import statistics
+import time
 from collections.abc import Callable
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 
 from gatewayd.ca.base import Issued, Working
 from gatewayd.ca.est import EstClient
@@ -18,6 +23,9 @@ from gatewayd.errors import (
     IssuerUnconfigured,
     IssuerUnreachable,
 )
+from gatewayd.keys import tls
+from gatewayd.keys.base import Priority, Scheme
+from gatewayd.keys.signer import TokenEcKey
 from gatewayd.pki import csr
 from gatewayd.pki.pkcs7 import certs_only
 from tests.support.authority import Authority
@@ -90,3 +98,34 @@ async def test_an_answer_without_our_certificate_is_unacceptable(server: Server,
     server.answers(200, body)
     with pytest.raises(CertificateUnacceptable):
         await client(server).simpleenroll(REQUEST, server.client, "gw-1")
+
+
+async def test_a_slow_token_does_not_hold_up_the_daemon(server: Server) -> None:
+    """Each handshake takes a signature of the token, and that takes 200 ms."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    signed = 0
+
+    def sign(_: Scheme, digest: bytes, __: Priority) -> bytes:
+        nonlocal signed
+        signed += 1
+        time.sleep(0.2)  # lets go of the GIL, as a call of the token does
+        made = decode_dss_signature(key.sign(digest, ec.ECDSA(Prehashed(hashes.SHA256()))))
+        return b"".join(each.to_bytes(32, "big") for each in made)
+
+    tls.bind(
+        server.client,
+        server.authority.leaf(key.public_key(), "gw-1"),
+        [server.authority.issuing],
+        TokenEcKey(key.public_key(), sign),
+    )
+    server.answers(200, base64.b64encode(BAG), Content_Type="application/pkcs7-mime")
+    enrolling = asyncio.gather(*(client(server).simpleenroll(REQUEST, server.client, "gw-1") for _ in range(4)))
+    lags = []
+    while not enrolling.done():
+        before = time.monotonic()
+        await asyncio.sleep(0.01)
+        lags.append(time.monotonic() - before - 0.01)
+    assert await enrolling == [Issued(LEAF, AUTHORITY.chain)] * 4
+    assert signed == 4
+    assert statistics.median(lags) < 0.05
+    assert statistics.quantiles(lags, n=10)[-1] < 0.15
