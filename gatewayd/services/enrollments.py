@@ -40,6 +40,9 @@ from .turns import Turns
 _COME_BACK = 5
 """Seconds, for a leaf whose certificate is on its way."""
 _COME_BACK_LATEST = 300
+_COME_BACK_ISSUED = 10
+"""The latest for a first certificate that is here already and waits for the hub, or for an old one to be shut out: that
+may come at any moment, and somebody may stand beside the device."""
 _COME_BACK_RENEWAL = 3600
 """The latest for a leaf whose present certificate is still good while it waits for its turn."""
 _EARLY = 10
@@ -127,6 +130,8 @@ class Enrollments:
         if credential.deadline is not None and credential.deadline > now:
             latest = min((credential.deadline - now).total_seconds() / 100, _COME_BACK_RENEWAL)
             wait = max(wait, latest)
+        elif credential.state in (CredentialState.ISSUED, CredentialState.ACCEPTING):
+            latest = _COME_BACK_ISSUED
         return Pending(int(max(min(wait, latest), _COME_BACK)))
 
     def _admit(self, tx: Tx, request: EnrollmentRequest, now: datetime) -> Admission:

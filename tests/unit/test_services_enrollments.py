@@ -236,6 +236,18 @@ async def test_a_revoked_device_is_refused_in_every_way(plant: Plant) -> None:
     assert await books(plant) == before
 
 
+async def test_a_leaf_whose_certificate_waits_for_the_hub_alone_comes_back_soon(plant: Plant) -> None:
+    code, key = await plant.add_leaf(), new_key()
+    plant.registry.faults.fail("ensure", HubUnreachable("away"), times=None)
+    for _ in range(5):  # the hub is tried later and later, but may be back at any moment
+        answer = await plant.enrollments.enroll(request(code, key=key))
+        assert isinstance(answer, Pending)
+        assert answer.retry_after <= 10
+        plant.clock.advance(minutes=20)
+    plant.registry.faults.mend()
+    await enroll(plant, request(code, key=key))
+
+
 async def test_one_request_of_a_device_at_a_time(plant: Plant) -> None:
     await enroll(plant, request(await plant.add_leaf()))
     plant.issuer.faults.fail("issue", IssuerUnreachable("away"), times=None)
