@@ -199,7 +199,7 @@ class Daemon:
             self._parts.replacements.ring()
         if entry.what == Milestone.VERIFIED and entry.device_id == self._parts.id:
             self._spawn(self._fall_silent())
-        if entry.what in _SHOWN_ON_THE_BUS:
+        if entry.device_id is not None and entry.what in _SHOWN_ON_THE_BUS:
             self._parts.control.ring(entry.device_id)
 
     def _network_is_back(self) -> None:

@@ -32,7 +32,7 @@ class GatewayError(Exception):
     """Whether the daemon may try the same thing again by itself."""
     exit_code: ClassVar[int] = 70
     """The CLI's exit status, after sysexits.h."""
-    remedy: ClassVar[str] = "This is a defect in gatewayd: report it with the log of the minute it happened in."
+    remedy: str = "This is a defect in gatewayd: report it with the log of the minute it happened in."
 
     def __init__(self, message: str, *, device: str | None = None, retry_after: float | None = None) -> None:
         """``device`` is the device id concerned; ``retry_after`` (seconds) is what a peer asked us to wait."""
@@ -72,7 +72,12 @@ class InvalidArgument(GatewayError):
 class NotAuthorized(GatewayError):
     fault = Fault.OPERATOR
     exit_code = 77
-    remedy = "Call as root or as a member of the group that gatewayd.toml names in [control] admin_group."
+    remedy = "Call as root."
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        """``remedy`` names the group that may, when there is one."""
+        super().__init__(message)
+        self.remedy = remedy or self.remedy
 
 
 class DaemonUnreachable(GatewayError):

@@ -238,8 +238,6 @@ class RevocationSettings:
 class ControlSettings:
     bus: str = "system"
     """"system", or a D-Bus address such as unix:path=/run/…"""
-    admin_group: str = ""
-    """Members may change things; root and the daemon's own user always may."""
     code_lifetime: int = 86400
     """Seconds that a one-time enrollment code lives."""
 

@@ -71,6 +71,9 @@ class Operations(Protocol):
 
     async def device_list(self) -> list[Data]: ...
 
+    async def device_row(self, device_id: str) -> Data:
+        """One item of ``device_list``. Raises DeviceUnknown."""
+
     async def device_show(self, device_id: str) -> Data:
         """The device, its credentials, its revocations with every milestone, its recent history."""
 

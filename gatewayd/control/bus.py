@@ -25,6 +25,12 @@ _DO_NOT_QUEUE = 4  # D-Bus specification, RequestName; without ALLOW_REPLACEMENT
 _PRIMARY_OWNER = 1
 T = TypeVar("T")
 
+ASKED_WITHIN = 60.0
+"""Seconds that a person has to give a password to polkit's agent."""
+_POLKIT = "org.freedesktop.PolicyKit1"
+_POLKIT_PATH = "/org/freedesktop/PolicyKit1/Authority"
+_USER_INTERACTION = 1  # polkit's CheckAuthorizationFlags
+
 
 class BusError(Exception):
     """The bus cannot be had, or not as org.gatewayd.Gateway1; one sentence."""
@@ -40,6 +46,7 @@ class BusConnection:
         self.bus = Bus(con)
         self._con = con
         self._pool = pool
+        self._agents = ThreadPoolExecutor(max_workers=4, thread_name_prefix="polkit agent")
         loop = asyncio.get_running_loop()
 
         def closed(*_: Any) -> None:
@@ -66,9 +73,8 @@ class BusConnection:
 
     async def own(self, name: str = NAME) -> None:
         """Raises BusError when it is taken, or not to be had by this user."""
-        arguments = GLib.Variant("(su)", (name, _DO_NOT_QUEUE))
         try:
-            (answer,) = await self._ask("RequestName", arguments, "(u)")
+            (answer,) = await self._bus("RequestName", GLib.Variant("(su)", (name, _DO_NOT_QUEUE)), "(u)")
         except GLib.Error as error:
             raise BusError(f"the bus does not give this user the name {name}: {error.message}") from None
         if answer != _PRIMARY_OWNER:
@@ -77,10 +83,33 @@ class BusConnection:
     async def unix_user(self, sender: str) -> int:
         """The uid of a unique name; asked each time, since unique names are never used again. Raises BusError."""
         try:
-            (uid,) = await self._ask("GetConnectionUnixUser", GLib.Variant("(s)", (sender,)), "(u)")
+            (uid,) = await self._bus("GetConnectionUnixUser", GLib.Variant("(s)", (sender,)), "(u)")
         except GLib.Error:
             raise BusError(f"the bus does not know the user of {sender}") from None
         return int(uid)
+
+    async def polkit(self, sender: str, action: str, interactive: bool) -> bool:
+        """Whether polkit lets whoever has the unique name ``sender`` do this. Raises BusError when it does not say.
+
+        The same call as pydbus' ``check_authorization``, which has no time limit. ``interactive``: polkit's agent, if
+        the caller has one, may ask a person; that is done in threads of its own, so that nobody else waits for it.
+        """
+        subject = ("system-bus-name", {"name": GLib.Variant("s", sender)})
+
+        async def check(flags: int, pool: ThreadPoolExecutor, within: float) -> tuple[bool, bool]:
+            arguments = GLib.Variant("((sa{sv})sa{ss}us)", (subject, action, {}, flags, ""))
+            answer = GLib.VariantType("((bba{ss}))")
+            call = (_POLKIT, _POLKIT_PATH, f"{_POLKIT}.Authority", "CheckAuthorization", arguments, answer)
+            ((authorized, could_ask, _),) = await self._call(call, pool, within)
+            return authorized, could_ask
+
+        try:
+            authorized, could_ask = await check(0, self._pool, TIMEOUT)
+            if interactive and could_ask and not authorized:
+                authorized, _ = await check(_USER_INTERACTION, self._agents, ASKED_WITHIN)
+        except GLib.Error as error:
+            raise BusError(f"only root may call while polkit does not answer for others: {error.message}") from None
+        return authorized
 
     async def close(self) -> None:
         """Give back the name by leaving the bus; what was sent before is on its way."""
@@ -94,25 +123,28 @@ class BusConnection:
                 _log.debug("leaving the bus: %s", error.message)
 
         await _run(self._pool, close)
+        self._agents.shutdown(wait=False, cancel_futures=True)
 
-    async def _ask(self, method: str, arguments: GLib.Variant, answer: str) -> Any:
-        """Call the bus itself; blocks one of the pool's threads and no other."""
+    async def _bus(self, method: str, arguments: GLib.Variant, answer: str) -> Any:
+        """Call the bus itself."""
         bus = "org.freedesktop.DBus"
-        path = "/org/freedesktop/DBus"
-        kind = GLib.VariantType(answer)
-        flags = Gio.DBusCallFlags.NONE
+        call = (bus, "/org/freedesktop/DBus", bus, method, arguments, GLib.VariantType(answer))
+        return await self._call(call, self._pool, TIMEOUT)
 
-        def call(limit: Gio.Cancellable) -> Any:
-            return self._con.call_sync(bus, path, bus, method, arguments, kind, flags, -1, limit).unpack()
+    async def _call(self, call: tuple[Any, ...], pool: ThreadPoolExecutor, within: float) -> Any:
+        """Blocks one of the pool's threads and no other."""
 
-        return await _run(self._pool, call)
+        def work(limit: Gio.Cancellable) -> Any:
+            return self._con.call_sync(*call, Gio.DBusCallFlags.NONE, int(within * 1000), limit).unpack()
+
+        return await _run(pool, work, within)
 
 
-async def _run(pool: ThreadPoolExecutor, work: Callable[[Gio.Cancellable], T]) -> T:
-    """``work`` in one of the pool's threads, cancelled after TIMEOUT (it then raises a GLib.Error)."""
+async def _run(pool: ThreadPoolExecutor, work: Callable[[Gio.Cancellable], T], within: float = TIMEOUT) -> T:
+    """``work`` in one of the pool's threads, cancelled after ``within`` seconds (it then raises a GLib.Error)."""
     loop = asyncio.get_running_loop()
     cancellable = Gio.Cancellable()
-    limit = loop.call_later(TIMEOUT, cancellable.cancel)
+    limit = loop.call_later(within, cancellable.cancel)
     try:
         return await loop.run_in_executor(pool, work, cancellable)
     finally:

@@ -13,11 +13,9 @@ from . import arguments
 from .arguments import Options
 from .base import Caller, Data, Operations, Work
 from .jobs import Jobs
-from .objects import job_path
+from .objects import job_path, variants
 from .variants import from_mapping, from_mappings, text
-from .wrapper import open_to_all
 
-INTERFACE = "org.gatewayd.Gateway1"
 Given = dict[str, Any]
 
 
@@ -26,6 +24,7 @@ class GatewayObject:
 
     InterfacesAdded = signal()
     InterfacesRemoved = signal()
+    DeviceChanged = signal()
 
     def __init__(self, operations: Operations, device_id: str, jobs: Jobs, changed: Callable[[str], None]) -> None:
         """``changed`` is called with the id of a device that may have come or changed."""
@@ -37,19 +36,15 @@ class GatewayObject:
         self._jobs = jobs
         self._changed = changed
 
-    @open_to_all
     def GetManagedObjects(self) -> GLib.Variant:
         return self.managed()
 
-    @open_to_all
     async def GetStatus(self) -> GLib.Variant:
         return from_mapping(await self._operations.status())
 
-    @open_to_all
     async def ListDevices(self) -> GLib.Variant:
         return from_mappings(await self._operations.device_list())
 
-    @open_to_all
     async def GetDevice(self, device_id: str) -> GLib.Variant:
         return from_mapping(await self._operations.device_show(arguments.device_id(device_id)))
 
@@ -141,6 +136,10 @@ class GatewayObject:
 
     async def ClosePage(self, *, caller: Caller) -> GLib.Variant:
         return from_mapping(await self._operations.page.close(caller))
+
+    def device_changed(self, device: Data) -> None:
+        """``device`` is an item of Operations.device_list."""
+        self.DeviceChanged(text(device["device_id"]), variants(device))
 
     def _added(self, data: Data) -> GLib.Variant:
         self._changed(data["device"]["device_id"])

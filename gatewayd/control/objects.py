@@ -1,4 +1,4 @@
-"""The small objects below /org/gatewayd/Gateway1: a device, a job. Each is the values of its D-Bus properties."""
+"""The small objects below /org/gatewayd/Gateway1, the jobs: each is the values of its D-Bus properties."""
 
 from __future__ import annotations
 
@@ -7,50 +7,15 @@ from typing import Any
 from gi.repository import GLib
 from pydbus.generic import signal
 
-from .base import Data
+from .access import JOB
 from .jobs import Job, Step, describe, timestamp
 from .variants import from_data, text
 
 ROOT = "/org/gatewayd/Gateway1"
-DEVICE = "org.gatewayd.Device1"
-JOB = "org.gatewayd.Job1"
-
-
-def device_path(device_id: str) -> str:
-    """Letters and digits stand for themselves, everything else is ``_`` and two hex digits a byte."""
-    escaped = "".join(
-        chr(each) if each < 128 and chr(each).isalnum() else f"_{each:02x}" for each in device_id.encode()
-    )
-    return f"{ROOT}/devices/{escaped}"
 
 
 def job_path(number: int) -> str:
     return f"{ROOT}/jobs/{number}"
-
-
-class DeviceObject:
-    PropertiesChanged = signal()
-
-    def __init__(self, device: Data) -> None:
-        """``device`` is an item of Operations.device_list."""
-        self._take(device)
-
-    def update(self, device: Data) -> bool:
-        """Take over new values and tell listeners what has changed; whether anything has."""
-        before = dict(vars(self))
-        self._take(device)
-        changed = {name: value for name, value in vars(self).items() if value != before[name]}
-        if changed:
-            self.PropertiesChanged(DEVICE, changed, [])
-        return bool(changed)
-
-    def _take(self, device: Data) -> None:
-        self.DeviceId = text(device["device_id"])
-        self.Kind = text(device["kind"])
-        self.State = text(device["state"])
-        self.HubState = text(device["hub_state"])
-        self.Serial = text(device.get("serial") or "")
-        self.NotAfter = text(device.get("not_after") or "")
 
 
 class JobObject:
@@ -83,15 +48,15 @@ class JobObject:
 
     @property
     def Steps(self) -> list[dict[str, GLib.Variant]]:
-        return [_variants(step.data()) for step in self._job.steps.values()]
+        return [variants(step.data()) for step in self._job.steps.values()]
 
     @property
     def Result(self) -> dict[str, GLib.Variant]:
-        return _variants(self._job.result or {})
+        return variants(self._job.result or {})
 
     @property
     def Error(self) -> dict[str, GLib.Variant]:
-        return _variants(describe(self._job.error)) if self._job.error else {}
+        return variants(describe(self._job.error)) if self._job.error else {}
 
     def progressed(self, step: Step) -> None:
         self.Progress(text(step.step), step.state, text(step.detail))
@@ -106,5 +71,5 @@ class JobObject:
         self.Finished(self.State)
 
 
-def _variants(data: dict[str, Any]) -> dict[str, GLib.Variant]:
+def variants(data: dict[str, Any]) -> dict[str, GLib.Variant]:
     return {text(key): from_data(value) for key, value in data.items() if value is not None}

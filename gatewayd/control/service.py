@@ -7,15 +7,16 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 from ..config import ControlSettings
-from ..errors import DeviceUnknown, GatewayError, NotAuthorized
+from ..errors import GatewayError
 from ..messages import kind
-from . import access
-from .base import Caller, Data, Operations
-from .bus import BusConnection, BusError
-from .gateway import INTERFACE, GatewayObject
+from .access import GATEWAY, JOB
+from .base import Operations
+from .bus import NAME, BusConnection, BusError
+from .door import Door
+from .gateway import GatewayObject
 from .glib import GLibThread
 from .jobs import Job, Jobs, Step
-from .objects import DEVICE, JOB, DeviceObject, JobObject, device_path, job_path
+from .objects import JobObject, job_path
 from .tree import Tree
 from .wrapper import Dispatcher
 
@@ -26,7 +27,6 @@ RETRY_LAST = 30.0
 """Seconds between attempts to get onto the bus."""
 START_WITHIN = 5.0
 """Seconds that ``start`` waits for the bus before it leaves the rest to the background."""
-_BATCH = 20  # objects that are published in one go, so that the event loop is not held up
 _SETTLE = 0.2
 """Seconds within which what changes together is told together."""
 
@@ -44,15 +44,13 @@ class ControlService:
         self._device_id = device_id
         self._jobs = Jobs(self)
         self._job_objects: dict[int, JobObject] = {}
-        self._device_objects: dict[str, DeviceObject] = {}
         self._tree: Tree | None = None
+        self._gateway: GatewayObject | None = None
         self._glib = GLibThread()
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="bus")
-        self._refreshing = asyncio.Lock()
-        self._refresh_wanted = asyncio.Event()
+        self._changed: set[str] = set()
+        self._told = asyncio.Event()
         self._progressed: set[int] = set()
-        self._stale: set[str] = set()
-        self._all_stale = True
         self._connected = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -61,7 +59,7 @@ class ControlService:
         self._glib.start()
         self._tasks = [
             asyncio.create_task(self._keep_connected(), name="bus"),
-            asyncio.create_task(self._keep_refreshed(), name="bus devices"),
+            asyncio.create_task(self._keep_telling(), name="bus devices"),
         ]
         try:
             await asyncio.wait_for(self._connected.wait(), START_WITHIN)
@@ -76,71 +74,31 @@ class ControlService:
         self._glib.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def ring(self, device_id: str | None = None) -> None:
-        """A device, or any of them, has come, gone or changed: show it soon."""
-        if device_id is None:
-            self._all_stale = True
-        else:
-            self._stale.add(device_id)
-        self._refresh_wanted.set()
+    def ring(self, device_id: str) -> None:
+        """A device has come, or may have changed: tell of it soon."""
+        self._changed.add(device_id)
+        self._told.set()
 
-    async def refresh_devices(self) -> None:
-        """Show the devices as they are now. Raises what Operations.device_list raises."""
-        async with self._refreshing:
-            tree = self._tree
-            if tree is None:
-                return
-            devices: dict[str, Data] = {each["device_id"]: each for each in await self._operations.device_list()}
-            for device_id in self._device_objects.keys() - devices.keys():
-                del self._device_objects[device_id]
-                tree.remove(device_path(device_id))
-            for count, (device_id, device) in enumerate(devices.items(), start=1):
-                if tree is not self._tree:
-                    return
-                self._show_device(tree, device_id, device)
-                if count % _BATCH == 0:
-                    await asyncio.sleep(0)
-
-    async def _refresh_device(self, device_id: str) -> None:
-        """One among thousands: the others are not read for it."""
-        async with self._refreshing:
-            try:
-                device = (await self._operations.device_show(device_id))["device"]
-            except DeviceUnknown:
-                device = None
-            tree = self._tree
-            if tree is None:
-                return
-            if device is not None:
-                self._show_device(tree, device_id, device)
-            elif self._device_objects.pop(device_id, None):
-                tree.remove(device_path(device_id))
-
-    def _show_device(self, tree: Tree, device_id: str, device: Data) -> None:
-        path = device_path(device_id)
-        if shown := self._device_objects.get(device_id):
-            if shown.update(device):
-                tree.changed(path)
-        else:
-            self._device_objects[device_id] = DeviceObject(device)
-            tree.add(path, self._device_objects[device_id], DEVICE)
-
-    async def _keep_refreshed(self) -> None:
+    async def _keep_telling(self) -> None:
         while True:
-            await self._refresh_wanted.wait()
-            self._refresh_wanted.clear()
-            (everything, self._all_stale), (stale, self._stale) = (self._all_stale, False), (self._stale, set())
-            try:
-                if everything:
-                    await self.refresh_devices()
-                else:
-                    for device_id in stale:
-                        await self._refresh_device(device_id)
-            except GatewayError as error:
-                _log.warning("the devices on the bus are not up to date: %s", error.message)
-            except Exception:
-                _log.exception("the devices on the bus are not up to date")
-            await asyncio.sleep(_SETTLE)  # what changes together is shown together
+            await self._told.wait()
+            self._told.clear()
+            changed, self._changed = self._changed, set()
+            for device_id in changed:
+                try:
+                    await self._tell(device_id)
+                except GatewayError as error:
+                    _log.warning("the bus was not told of %s: %s", device_id, error.message)
+                except Exception:
+                    _log.exception("the bus was not told of %s", device_id)
+            await asyncio.sleep(_SETTLE)  # what changes together is told together
+
+    async def _tell(self, device_id: str) -> None:
+        if self._gateway is None:
+            return
+        device = await self._operations.device_row(device_id)
+        if self._gateway is not None:
+            self._gateway.device_changed(device)
 
     async def _keep_connected(self) -> None:
         wait = RETRY_FIRST
@@ -159,37 +117,27 @@ class ControlService:
         """One connection, from its beginning to its loss. Raises BusError when it cannot be had."""
         lost = asyncio.Event()
         connection = await BusConnection.open(self._settings.bus, self._pool, lost.set)
-        dispatcher = Dispatcher(lambda sender: self._authorize(connection, sender))
+        dispatcher = Dispatcher(Door(connection).admit)
         gateway = GatewayObject(self._operations, self._device_id, self._jobs, self.ring)
-        tree = Tree(connection.bus, dispatcher, gateway, INTERFACE)
+        tree = Tree(connection.bus, dispatcher, gateway, GATEWAY)
         gateway.managed = tree.managed
         try:
-            self._tree = tree
+            self._tree, self._gateway = tree, gateway
             for number, shown in self._job_objects.items():
                 tree.add(job_path(number), shown, JOB)
-            self.ring()
             await connection.own()
+            dispatcher.heard = True
             self._connected.set()
-            _log.info("on the bus as %s", INTERFACE, extra=kind("bus-back"))
+            _log.info("on the bus as %s", NAME, extra=kind("bus-back"))
             await lost.wait()
             _log.warning("the connection to the bus is lost", extra=kind("bus-lost"))
         finally:
-            self._tree = None
+            self._tree = self._gateway = None
             self._connected.clear()
-            self._device_objects.clear()
             tree.clear()
             if not lost.is_set():  # otherwise calls under way go on, though nobody hears their answers
                 await dispatcher.stop()
             await connection.close()
-
-    async def _authorize(self, connection: BusConnection, sender: str) -> Caller:
-        try:
-            uid = await connection.unix_user(sender)
-        except BusError as error:
-            raise NotAuthorized(str(error)) from None
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, access.check, uid, self._settings.admin_group)
-        return Caller(uid, sender)
 
     # What Jobs tells (jobs.Watcher).
 

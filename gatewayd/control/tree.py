@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from gi.repository import GLib
 from pydbus.bus import Bus
 
+from .access import MANAGER
 from .objects import ROOT
 from .wrapper import Dispatcher, Published, interfaces
 
-MANAGER = "org.freedesktop.DBus.ObjectManager"
 _ENTRY = "{oa{sa{sv}}}"
 
 

@@ -6,8 +6,8 @@ What it changes:
   waits for it. How many calls may be under way is bounded.
 - Our errors go out as ``org.gatewayd.Error.<Name>`` with their sentence; anything unexpected is logged here and goes
   out as ``Internal`` without a word of what it was.
-- A handler is closed to all but administrators, and given who calls as ``caller``, unless it is marked
-  ``open_to_all``: what is forgotten is denied.
+- No handler is called before the caller is known to have what access.TABLE asks for it: what has no row there is
+  denied. A handler with a parameter ``caller`` is told who it is.
 - Two leaks of the layers below are mended: the invocation that nobody unreferences (about 2 KB a call), and the entry
   that pydbus keeps for each signal of an object that is gone (about 1.2 KB an object).
 """
@@ -17,26 +17,28 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any
 
 from gi.repository import Gio, GLib
 from pydbus.bus import Bus
 from pydbus.generic import signal
 from pydbus.registration import ObjectRegistration, ObjectWrapper
 
-from ..errors import GatewayError, Internal, TooManyRequests
+from ..errors import GatewayError, Internal, NotAuthorized, TooManyRequests
+from .access import Action, required
 from .base import Caller
 from .variants import text
 
 _log = logging.getLogger(__name__)
 
+_INTERACTIVE = Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION
 PROPERTIES = "org.freedesktop.DBus.Properties"
 MAX_CALLS = 256
 """Calls under way at a time, over all objects of a connection."""
 MAX_READS = 128
-"""With as many under way no read is taken on any more: readers alone cannot shut administrators out."""
+"""With as many under way no read is taken on any more: those who only look cannot shut out those who act."""
 
 
 def leaves_invocation_referenced(version: tuple[int, int, int]) -> bool:
@@ -51,13 +53,8 @@ def leaves_invocation_referenced(version: tuple[int, int, int]) -> bool:
 _UNREF = leaves_invocation_referenced((GLib.MAJOR_VERSION, GLib.MINOR_VERSION, GLib.MICRO_VERSION))
 
 
-H = TypeVar("H", bound=Callable[..., Any])
-
-
-def open_to_all(handler: H) -> H:
-    """Mark a handler that only reads: whoever the bus lets through may call it."""
-    handler.__dict__["open_to_all"] = True
-    return handler
+Admit = Callable[[str, Collection[Action], bool], Awaitable[Caller]]
+"""Who has this unique name, if he has these actions; may he be asked for a password? Or raises NotAuthorized."""
 
 
 def interfaces(*names: str) -> list[Gio.DBusInterfaceInfo]:
@@ -70,9 +67,10 @@ def interfaces(*names: str) -> list[Gio.DBusInterfaceInfo]:
 class Dispatcher:
     """Where calls from GLib's thread enter the event loop; shared by all objects of a connection."""
 
-    def __init__(self, authorize: Callable[[str], Awaitable[Caller]]) -> None:
-        """``authorize`` tells who an administrator with this unique name is, or raises NotAuthorized."""
-        self.authorize = authorize
+    def __init__(self, admit: Admit) -> None:
+        self.admit = admit
+        self.heard = False
+        """Whether signals go out: not before the name is owned, by which the bus keeps them from strangers."""
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -104,9 +102,11 @@ class Dispatcher:
 
 
 class _QuietSignal(signal):  # type: ignore[misc]
-    """A signal whose listener, the connection, may be gone: that is noticed, and dealt with, elsewhere."""
+    """A signal to a connection that may not have its name yet, or may be gone: that is dealt with elsewhere."""
 
-    def emit(self, emitter: object, *values: Any) -> None:
+    def emit(self, emitter: AsyncObjectWrapper, *values: Any) -> None:
+        if not emitter.dispatcher.heard:
+            return
         try:
             super().emit(emitter, *values)
         except GLib.Error as error:
@@ -114,13 +114,13 @@ class _QuietSignal(signal):  # type: ignore[misc]
 
 
 class AsyncObjectWrapper(ObjectWrapper):  # type: ignore[misc]
-    __slots__ = ("_dispatcher",)
+    __slots__ = ("dispatcher",)
 
     SignalEmitted = _QuietSignal()
 
     def __init__(self, target: object, described: Sequence[Gio.DBusInterfaceInfo], dispatcher: Dispatcher) -> None:
         super().__init__(target, described)
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self.outargs |= {f"{PROPERTIES}.Get": ["v"], f"{PROPERTIES}.GetAll": ["a{sv}"]}
 
     def call_method(
@@ -135,11 +135,20 @@ class AsyncObjectWrapper(ObjectWrapper):  # type: ignore[misc]
     ) -> None:
         """In GLib's thread."""
         handler = getattr(self if interface == PROPERTIES else self.object, method)  # GDBus has checked the name
-        is_read = getattr(handler, "open_to_all", False)
+        interactive = bool(invocation.get_message().get_flags() & _INTERACTIVE)
+        try:
+            needed = self._needed(interface, method, parameters)
+        except NotAuthorized as error:
+            _finish(invocation, error)
+            return
 
         async def call() -> None:
             try:
-                result = await self._answer(handler, parameters.unpack(), None if is_read else sender)
+                caller = await self.dispatcher.admit(sender, needed, interactive)
+                known = {"caller": caller} if "caller" in inspect.signature(handler).parameters else {}
+                result = handler(*parameters.unpack(), **known)
+                if inspect.isawaitable(result):
+                    result = await result
                 answer = _pack(result, self.outargs[f"{interface}.{method}"])
             except GatewayError as error:
                 refuse(error)
@@ -152,22 +161,22 @@ class AsyncObjectWrapper(ObjectWrapper):  # type: ignore[misc]
         def refuse(error: GatewayError) -> None:
             _finish(invocation, error)
 
-        self._dispatcher.enter(call, refuse, MAX_READS if is_read else MAX_CALLS)
+        self.dispatcher.enter(call, refuse, MAX_READS if needed == {Action.VIEW} else MAX_CALLS)
 
-    @open_to_all
-    def Get(self, interface: str, name: str) -> GLib.Variant:
-        return super().Get(interface, name)
+    def _needed(self, interface: str, method: str, parameters: GLib.Variant) -> set[Action]:
+        """For a property its own; for all of an interface's at once, those of each. Raises NotAuthorized."""
+        if interface != PROPERTIES:
+            return {required(interface, method)}
+        if method == "GetAll":
+            (asked,) = parameters.unpack()
+            names = (name.rpartition(".") for name in self.readable_properties)
+            return {Action.VIEW, *(required(of, name) for of, _, name in names if of == asked)}
+        of, name, *_ = parameters.unpack()
+        return {required(of, name)}
 
-    @open_to_all
     def GetAll(self, interface: str) -> dict[str, GLib.Variant]:
         properties: dict[str, GLib.Variant] = super().GetAll(interface)
         return properties
-
-    async def _answer(self, handler: Callable[..., Any], arguments: tuple[Any, ...], sender: str | None) -> Any:
-        """``sender`` is None for a read."""
-        known = {} if sender is None else {"caller": await self._dispatcher.authorize(sender)}
-        result = handler(*arguments, **known)
-        return await result if inspect.isawaitable(result) else result
 
 
 def _pack(result: Any, types: list[str]) -> GLib.Variant | None:

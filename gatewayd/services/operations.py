@@ -117,6 +117,9 @@ class Operations:
     async def device_list(self) -> list[Data]:
         return await self._reader.device_list()
 
+    async def device_row(self, device_id: str) -> Data:
+        return await self._reader.device_row(device_id)
+
     async def device_show(self, device_id: str) -> Data:
         return await self._reader.device_show(device_id)
 

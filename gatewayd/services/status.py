@@ -162,6 +162,15 @@ class StatusReader:
         under_way = current is None and bool(tx.credentials.all(record.device_id, lifecycle.UNFINISHED))
         return views.device(record, current, under_way, revocations, now)
 
+    async def device_row(self, device_id: str) -> Data:
+        now = self._clock.now()
+
+        def work(tx: Tx) -> Data | None:
+            record = tx.devices.get(device_id)
+            return None if record is None else self._device(tx, record, tx.revocations.all(device_id), now)
+
+        return _known(await self._store.read(work), device_id)
+
     async def device_show(self, device_id: str) -> Data:
         now = self._clock.now()
 
@@ -183,10 +192,7 @@ class StatusReader:
                 }
             )
 
-        found = await self._store.read(work)
-        if found is None:
-            raise DeviceUnknown(f"There is no device {device_id!r}.", device=device_id)
-        return found
+        return _known(await self._store.read(work), device_id)
 
     async def with_code(self, device_id: str, code: str, expires_at: datetime) -> Data:
         shown = await self.device_show(device_id)
@@ -200,6 +206,12 @@ class StatusReader:
                 "enroll_url": views.enroll_url(est_url, device_id, code) if est_url else None,
             }
         )
+
+
+def _known(found: Data | None, device_id: str) -> Data:
+    if found is None:
+        raise DeviceUnknown(f"There is no device {device_id!r}.", device=device_id)
+    return found
 
 
 def _hardware_awaited(tx: Tx, now: datetime) -> list[Data]:

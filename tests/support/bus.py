@@ -51,20 +51,29 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configura
 class Bus:
     """``address`` stays the same over ``kill`` and ``start``."""
 
-    def __init__(self, folder: Path, policy: str = OPEN, include: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, policy: str = OPEN, include: Sequence[Path] = (), prefix: Sequence[str] = ()
+    ) -> None:
+        """``include`` are policy files; ``prefix`` is the beginning of the command line, which runs the rest."""
+        self._prefix = prefix
         self._socket = folder / "bus"
         self._config = folder / "bus.conf"
         self.address = f"unix:path={self._socket}"
-        included = f"<include>{include}</include>" if include else ""
+        included = "".join(f"<include>{each}</include>" for each in include)
         self._config.write_text(_CONFIG.format(socket=self._socket, policy=policy, include=included))
         self._process: subprocess.Popen[str] | None = None
         self.start()
 
     def start(self) -> None:
         command = ["dbus-daemon", f"--config-file={self._config}", "--print-address=1", "--nofork", "--nopidfile"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen([*self._prefix, *command], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline().startswith(self.address)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def kill(self) -> None:
         if self._process is not None:
@@ -75,11 +84,10 @@ class Bus:
 
 
 @contextmanager
-def private_bus(policy: str = OPEN, include: Path | None = None) -> Iterator[Bus]:
-    """``include`` is a policy file, such as systemd/org.gatewayd.Gateway1.conf."""
+def private_bus() -> Iterator[Bus]:
     folder = Path(tempfile.mkdtemp(prefix="gatewayd-bus-"))
     folder.chmod(0o755)
-    bus = Bus(folder, policy, include)
+    bus = Bus(folder)
     try:
         yield bus
     finally:

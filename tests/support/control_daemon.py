@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 
 from gatewayd.config import ControlSettings
@@ -22,8 +23,9 @@ from .fake_operations import GATEWAY, FakeOperations, device
 class Daemon:
     """That process, from a test: running within ``with``."""
 
-    def __init__(self, address: str) -> None:
-        command = [sys.executable, "-m", __name__, address]
+    def __init__(self, address: str, python: Sequence[str] = (sys.executable,)) -> None:
+        """``python`` is the command line of an interpreter that finds our modules."""
+        command = [*python, "-m", __name__, address]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid
 
@@ -61,7 +63,6 @@ async def serve(address: str) -> None:
         elif line[0] == "leaves":
             leaves = {f"leaf-{number}": device(f"leaf-{number}") for number in range(int(line[1]))}
             operations.devices = {GATEWAY: operations.devices[GATEWAY], **leaves}
-            await service.refresh_devices()
         print("ok", flush=True)
     await service.stop()
 

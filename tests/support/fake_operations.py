@@ -154,6 +154,9 @@ class FakeOperations:
     async def device_list(self) -> list[Data]:
         return list(self.devices.values())
 
+    async def device_row(self, device_id: str) -> Data:
+        return self._known(device_id)
+
     async def device_show(self, device_id: str) -> Data:
         found = self._known(device_id)
         credential = {"generation": 1, "state": "current", "created_at": NOW, "updated_at": NOW, "serial": "1a2b"}

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from gatewayd.control import arguments, variants
 from gatewayd.control.arguments import Options
-from gatewayd.control.objects import device_path
 from gatewayd.errors import InvalidArgument
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -37,13 +36,6 @@ def test_any_text_of_a_peer_can_be_sent(hostile: str) -> None:
 def test_what_is_no_plain_data_is_a_defect() -> None:
     with pytest.raises(TypeError):
         variants.from_data({"key": b"bytes"})
-
-
-@given(st.text(st.characters(codec="ascii", min_codepoint=33), min_size=1), st.text(min_size=1))
-def test_different_devices_have_different_valid_paths(one: str, other: str) -> None:
-    paths = {device_path(one), device_path(variants.text(other))}
-    assert len(paths) == len({one, variants.text(other)})
-    assert all(GLib.Variant.is_object_path(path) for path in paths)
 
 
 @pytest.mark.parametrize("wrong", ["", "x" * 65, "a b", "é", "../etc", "a\n"])

@@ -1,13 +1,11 @@
-"""The man page knows what gatewayctl knows; the D-Bus document what the interfaces have."""
+"""The man page knows what gatewayctl knows."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import pytest
 
 from gatewayd.control.cli import cli
-from gatewayd.control.wrapper import interfaces
 from gatewayd.errors import all_errors
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,11 +28,3 @@ def test_the_man_page_has_every_command_option_and_exit_status() -> None:
                 assert f"Fl Fl {parameter.opts[0].removeprefix('--')}" in page
     for error in all_errors().values():
         assert f".It {error.exit_code}\n" in page
-
-
-@pytest.mark.parametrize("name", ["org.gatewayd.Gateway1", "org.gatewayd.Device1", "org.gatewayd.Job1"])
-def test_the_document_has_every_member(name: str) -> None:
-    text = (DOCS / "dbus.md").read_text()
-    (described,) = interfaces(name)
-    for member in (*described.methods, *described.properties, *described.signals):
-        assert f"`{member.name}" in text

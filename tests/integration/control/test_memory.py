@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from gatewayd.control.client import Client
+from gatewayd.control.jobs import MAX_JOBS
 from gatewayd.control.wrapper import leaves_invocation_referenced
 from tests.support.bus import Bus
 from tests.support.control_daemon import Daemon
 
 CALLS = 10_000
-CYCLES = 5
-OBJECTS = 1_000
+OBJECTS = 2_000
 
 
 @pytest.fixture
@@ -34,6 +34,12 @@ def call(address: str, count: int) -> None:
         list(pool.map(lambda _: client.call("ListDevices"), range(count)))
 
 
+def begin(address: str, jobs: int) -> None:
+    client = Client(address)
+    for _ in range(jobs):
+        client.call("Renew", "(sa{sv})", "", {})
+
+
 def test_calls_leave_nothing_behind(bus: Bus, daemon: Daemon) -> None:
     """Unmended, 2 KB each: 20 MB."""
     call(bus.address, 1_000)
@@ -42,15 +48,11 @@ def test_calls_leave_nothing_behind(bus: Bus, daemon: Daemon) -> None:
     assert resident(daemon.pid) - before < 2_000
 
 
-def test_objects_that_were_withdrawn_leave_nothing_behind(daemon: Daemon) -> None:
-    """Unmended, 1.2 KB each: 6 MB."""
-    for _ in range(2):
-        daemon.tell(f"leaves {OBJECTS}")
-        daemon.tell("leaves 0")
+def test_jobs_that_were_withdrawn_leave_nothing_behind(bus: Bus, daemon: Daemon) -> None:
+    """Unmended, 1.2 KB for each of a job's signals. There are never more than MAX_JOBS of them at a time."""
+    begin(bus.address, MAX_JOBS + 200)
     before = resident(daemon.pid)
-    for _ in range(CYCLES):
-        daemon.tell(f"leaves {OBJECTS}")
-        daemon.tell("leaves 0")
+    begin(bus.address, OBJECTS)
     assert resident(daemon.pid) - before < 2_000
 
 

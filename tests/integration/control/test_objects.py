@@ -1,4 +1,4 @@
-"""Devices and jobs as objects: what a program that listens gets to know."""
+"""Devices and jobs: what a program that listens gets to know."""
 
 import asyncio
 import json
@@ -42,13 +42,14 @@ class Listener:
     def _hear(self, _con: Any, _sender: str, path: str, _interface: str, name: str, values: GLib.Variant) -> None:
         self.heard.append((path, name, values.unpack()))
 
-    async def until(self, path: str, name: str) -> tuple[Any, ...]:
-        """The values of the first such signal. GLib's loop, which calls ``_hear``, runs in the service's thread."""
+    async def until(self, path: str, name: str, count: int = 1) -> tuple[Any, ...]:
+        """The values of such a signal, the ``count``-th. GLib's loop, which calls ``_hear``, runs in the service's
+        thread."""
         async with asyncio.timeout(5):
             while True:
-                for heard_path, heard_name, values in self.heard:
-                    if (heard_path, heard_name) == (path, name):
-                        return values
+                found = [values for *what, values in self.heard if what == [path, name]]
+                if len(found) >= count:
+                    return found[count - 1]
                 await asyncio.sleep(0.01)
 
 
@@ -68,37 +69,28 @@ async def managed(bus: Bus) -> dict[str, Any]:
     return objects
 
 
-async def test_devices_come_change_and_go(
+async def test_a_device_that_has_changed_is_told_as_the_list_has_it(
     bus: Bus, service: ControlService, operations: FakeOperations, listener: Listener
 ) -> None:
-    path = f"{ROOT}/devices/leaf_2d1"
-    operations.devices["leaf-1"] = device("leaf-1", state="new", hub_state="absent")
-    await service.refresh_devices()
-    assert (await listener.until(ROOT, "InterfacesAdded"))[0] == path
-    assert (await managed(bus))[path]["org.gatewayd.Device1"]["State"]["data"] == "new"
-
     operations.devices["leaf-1"] = device("leaf-1", not_after="2031-06-01T12:00:00Z")
-    await service.refresh_devices()
-    _, changed, _ = await listener.until(path, "PropertiesChanged")
-    assert changed == {
-        "State": "active",
-        "HubState": "present",
-        "Serial": "1a2b",
-        "NotAfter": "2031-06-01T12:00:00Z",
-    }
-    assert (await managed(bus))[path]["org.gatewayd.Device1"]["State"]["data"] == "active"
-
-    del operations.devices["leaf-1"]
-    await service.refresh_devices()
-    assert await listener.until(ROOT, "InterfacesRemoved") == (path, ["org.gatewayd.Device1"])
-    assert list(await managed(bus)) == [f"{ROOT}/devices/gw_2d1"]
+    service.ring("leaf-1")
+    device_id, told = await listener.until(ROOT, "DeviceChanged")
+    assert device_id == "leaf-1"
+    assert told == operations.devices["leaf-1"]
+    assert await managed(bus) == {}
 
 
-async def test_a_device_that_was_added_over_the_bus_is_an_object_soon(
-    bus: Bus, service: ControlService, listener: Listener
+async def test_what_changes_together_is_told_once_and_of_no_other_device(
+    bus: Bus, service: ControlService, operations: FakeOperations, listener: Listener
 ) -> None:
-    await asyncio.to_thread(gdbus, bus.address, "org.gatewayd.Gateway1.AddDevice", "leaf-1", "{}")
-    assert (await listener.until(ROOT, "InterfacesAdded"))[0] == f"{ROOT}/devices/leaf_2d1"
+    operations.devices.update({each: device(each) for each in ("leaf-1", "leaf-2", "leaf-3")})
+    for _ in range(10):
+        service.ring("leaf-2")
+        service.ring("gone")
+    await listener.until(ROOT, "DeviceChanged")
+    await asyncio.to_thread(gdbus, bus.address, "org.gatewayd.Gateway1.AddDevice", "leaf-4", "{}")
+    await listener.until(ROOT, "DeviceChanged", 2)
+    assert [values[0] for _, name, values in listener.heard if name == "DeviceChanged"] == ["leaf-2", "leaf-4"]
 
 
 async def test_a_job_tells_its_steps_and_its_end(

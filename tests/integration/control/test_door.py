@@ -1,0 +1,171 @@
+"""The door as the package builds it: each method and each property, called by root, an operator, a technician and a
+stranger, against the one table (gatewayd/control/access.py)."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from gatewayd.control.access import GATEWAY, GROUPS, JOB, MANAGER, TABLE, Action
+from gatewayd.control.wrapper import PROPERTIES, interfaces
+from tests.support.calls import CALLS
+from tests.support.control_daemon import Daemon
+from tests.support.door import ROOT, Caller, Door, door
+
+FIRST_JOB = f"{ROOT}/jobs/1"
+PATHS = {GATEWAY: ROOT, MANAGER: ROOT, JOB: FIRST_JOB}
+BUS_DENIES = "org.freedesktop.DBus.Error.AccessDenied"
+DENIED = "org.gatewayd.Error.NotAuthorized"
+ALLOW_INTERACTION = 2  # Gio.DBusCallFlags
+
+HAS: Mapping[str, frozenset[Action]] = {
+    "root": frozenset(Action),
+    "door-operator": GROUPS["gatewayd-operators"],
+    "door-technician": GROUPS["gatewayd-technicians"],
+}
+STRANGER = "door-stranger"
+EVERYBODY = (*HAS, STRANGER)
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[Door]:
+    assert os.geteuid() == 0, "users, groups and mounts of its own: this test has to be run by root"
+    with door() as made:
+        made.start_polkitd()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def daemon(house: Door) -> Iterator[Daemon]:
+    with house.daemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def callers(house: Door, daemon: Daemon) -> Iterator[dict[str, Caller]]:
+    """Each with a job to look at, the first one."""
+    made = {user: Caller(house.within(user), house.bus.address) for user in EVERYBODY}
+    assert made["root"].call(GATEWAY, "Renew", "", "{}", types=["s", "a{sv}"])[0] is None
+    yield made
+    for each in made.values():
+        each.close()
+
+
+def methods(interface: str) -> dict[str, list[str]]:
+    """Each with the types of its arguments."""
+    (described,) = interfaces(interface)
+    return {method.name: [arg.signature for arg in method.in_args] for method in described.methods}
+
+
+def properties(interface: str) -> list[str]:
+    (described,) = interfaces(interface)
+    return [each.name for each in described.properties]
+
+
+METHODS = [(interface, name) for interface in TABLE for name in methods(interface)]
+
+
+def expected(user: str, action: Action) -> str | None:
+    """The error that this user gets, if any."""
+    if user == STRANGER:
+        return BUS_DENIES
+    return None if action in HAS[user] else DENIED
+
+
+def test_the_table_has_all_that_is_offered_and_nothing_else() -> None:
+    for interface, rows in TABLE.items():
+        assert set(rows) == {*methods(interface), *properties(interface)}
+    assert set(CALLS) == set(methods(GATEWAY))
+
+
+@pytest.mark.parametrize("user", EVERYBODY)
+@pytest.mark.parametrize(("interface", "method"), METHODS)
+def test_a_method_is_for_whom_the_table_says(
+    callers: dict[str, Caller], user: str, interface: str, method: str
+) -> None:
+    arguments = CALLS.get(method, [])
+    if method == "AddDevice":
+        arguments = [f"leaf-of-{user}", "{}"]
+    error, words = callers[user].call(interface, method, *arguments, types=methods(interface)[method])
+    assert error == expected(user, TABLE[interface][method]), words
+    if error == DENIED:
+        assert TABLE[interface][method] in words
+
+
+@pytest.mark.parametrize("user", EVERYBODY)
+@pytest.mark.parametrize("interface", TABLE)
+def test_a_property_is_for_whom_the_table_says(callers: dict[str, Caller], user: str, interface: str) -> None:
+    caller, path = callers[user], PATHS[interface]
+    actions = {TABLE[interface][name] for name in properties(interface)}
+    for name in properties(interface):
+        error, words = caller.call(PROPERTIES, "Get", interface, name, types=["s", "s"], path=path)
+        assert error == expected(user, TABLE[interface][name]), words
+        error, words = caller.call(PROPERTIES, "Set", interface, name, "<'x'>", types=["s", "s", "v"], path=path)
+        assert error == (BUS_DENIES if user == STRANGER else "org.freedesktop.DBus.Error.InvalidArgs"), words
+    error, words = caller.call(PROPERTIES, "GetAll", interface, types=["s"], path=path)
+    denied = {expected(user, each) for each in {Action.VIEW, *actions}} - {None}
+    assert error == (denied.pop() if denied else None), words
+
+
+@pytest.mark.parametrize("user", EVERYBODY)
+@pytest.mark.parametrize("path", ["/", "/org/gatewayd", ROOT, f"{ROOT}/jobs", FIRST_JOB])
+def test_whom_the_bus_lets_through_may_introspect(callers: dict[str, Caller], user: str, path: str) -> None:
+    for interface, member in (("Introspectable", "Introspect"), ("Peer", "Ping"), ("Peer", "GetMachineId")):
+        error, words = callers[user].call(f"org.freedesktop.DBus.{interface}", member, types=[], path=path)
+        assert error == (BUS_DENIES if user == STRANGER else None), words
+
+
+def test_a_stranger_hears_nothing(callers: dict[str, Caller]) -> None:
+    for user in HAS:
+        wanted = {(ROOT, "InterfacesAdded"), (FIRST_JOB, "Finished"), (ROOT, "DeviceChanged")}
+        deadline = time.monotonic() + 10
+        while not wanted <= callers[user].heard():
+            assert time.monotonic() < deadline, callers[user].heard()
+            time.sleep(0.05)
+    assert callers[STRANGER].heard() == set()
+
+
+def test_a_stranger_does_not_get_the_name(house: Door) -> None:
+    request = ["--object-path=/org/freedesktop/DBus", "--method=org.freedesktop.DBus.RequestName", GATEWAY, "4"]
+    command = ["gdbus", "call", f"--address={house.bus.address}", "--dest=org.freedesktop.DBus", *request]
+    for user in ("door-operator", "door-technician", STRANGER):
+        asked = subprocess.run([*house.within(user), *command], capture_output=True, text=True, check=False)
+        assert "AccessDenied" in asked.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"busctl --address=BUS introspect {GATEWAY} {ROOT}",
+        f"busctl --address=BUS tree {GATEWAY}",
+        f"busctl --address=BUS call {GATEWAY} {ROOT} {GATEWAY} GetDevice s gw-1",
+        f"busctl --address=BUS get-property {GATEWAY} {ROOT} {GATEWAY} DeviceId",
+        f"gdbus introspect --address=BUS --dest={GATEWAY} --object-path={ROOT} --recurse",
+        f"gdbus call --address=BUS --dest={GATEWAY} --object-path={ROOT} --method={GATEWAY}.GetStatus",
+    ],
+)
+def test_the_usual_tools_work_for_a_technician(house: Door, callers: dict[str, Caller], command: str) -> None:
+    words = command.replace("BUS", house.bus.address).split()
+    done = subprocess.run([*house.within("door-technician"), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "gw-1" in done.stdout or FIRST_JOB in done.stdout
+
+
+def test_without_an_agent_nobody_is_asked(callers: dict[str, Caller]) -> None:
+    words = ["e30.e30.e30", "{}"]
+    error, _ = callers["door-operator"].call(GATEWAY, "Adopt", *words, types=["s", "a{sv}"], flags=ALLOW_INTERACTION)
+    assert error == DENIED
+
+
+def test_without_polkit_root_alone_comes_in(house: Door, callers: dict[str, Caller]) -> None:
+    house.stop_polkitd()
+    try:
+        error, words = callers["door-operator"].call(GATEWAY, "GetStatus", types=[])
+        assert error == DENIED
+        assert "polkit" in words
+        assert callers["root"].call(GATEWAY, "GetStatus", types=[])[0] is None
+    finally:
+        house.start_polkitd()
+    assert callers["door-operator"].call(GATEWAY, "GetStatus", types=[])[0] is None
