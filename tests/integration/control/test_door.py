@@ -45,8 +45,9 @@ def daemon(house: Door) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def callers(house: Door, daemon: Daemon) -> Iterator[dict[str, Caller]]:
-    """Each with a job to look at, the first one."""
+    """All of them there before the first job, which they look at, begins."""
     made = {user: Caller(house.within(user), house.bus.address) for user in EVERYBODY}
+    assert not any(each.heard() for each in made.values())
     assert made["root"].call(GATEWAY, "Renew", "", "{}", types=["s", "a{sv}"])[0] is None
     yield made
     for each in made.values():
