@@ -201,6 +201,22 @@ class AlgorithmUnsupported(TokenError):
     remedy = "Choose a key algorithm from the list that the token offers."
 
 
+class AttestationUnsupported(TokenError):
+    """The key is not in a TPM, or not where its TPM could be asked about it."""
+
+    fault = Fault.OPERATOR
+    exit_code = 78
+    remedy = "Only a TPM 2.0 that is used through tpm2-pkcs11 attests its keys; docs/attestation.md says what it takes."
+
+
+class ChallengeRefused(TokenError):
+    """A credential challenge that was not made for this TPM and its attestation key."""
+
+    fault = Fault.PEER
+    exit_code = 65
+    remedy = "Make it with 'tpm2_makecredential' from ek.pub and ak.name of this gateway's last attestation."
+
+
 class TlsBridgeUnsupported(TokenError):
     """The memory layout of this Python's ssl module, or its OpenSSL, is not one that was proved to work."""
 
