@@ -22,6 +22,7 @@ from .core.model import DeviceKind, DeviceState, SanKind
 from .core.renewal import RenewalPolicies, RenewalPolicy
 from .errors import ConfigInvalid
 from .keys import tls
+from .keys.attester import TpmAttester
 from .keys.pin import Pin
 from .keys.token import Pkcs11KeyStore
 from .leaf.doors import est_door, page_door
@@ -298,6 +299,7 @@ class Parts:
                 clock=self.clock,
                 events=self.events,
                 tokens=self.tokens,
+                attester=TpmAttester(self.keys),
                 inventory=inventory,
                 gateway_id=self.id,
                 ring=reactions.ring_tokens,

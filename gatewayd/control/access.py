@@ -57,6 +57,8 @@ TABLE: Mapping[str, Mapping[str, Action]] = {
         "Revoke": Action.OPERATE,
         "VerifyAudit": Action.OPERATE,
         "ListTokenObjects": Action.OPERATE,
+        "Attest": Action.OPERATE,
+        "ActivateCredential": Action.OPERATE,
         "Bootstrap": Action.ADMINISTER,
         "BootstrapWithCertificate": Action.ADMINISTER,
         "Export": Action.ADMINISTER,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ..core.enrollment import DEVICE_ID
@@ -20,6 +22,10 @@ CODE_LIFETIME = range(60, 90 * 86400 + 1)
 """Seconds: from a minute to 90 days."""
 PAGE_OPEN = 3600
 """Seconds that the technician's page is open for when nobody says for how long."""
+
+NONCE = range(8, 33)
+"""Bytes. A TPM takes as much as its longest digest has, and SHA-256 every one has."""
+MAX_CHALLENGE = 4096
 
 MAX_AGE = range(60, 3650 * 86400 + 1)
 """Seconds: how old an export may be, at most ten years."""
@@ -80,6 +86,29 @@ def export(value: str) -> str:
     if not value.isascii() or value.count(".") != 2:
         raise InvalidArgument("this is not what 'gatewayctl export' writes")
     return value
+
+
+def nonce(value: str) -> bytes:
+    """A verifier's, in hex."""
+    octets = _decoded(value, bytes.fromhex)
+    if octets is None or len(octets) not in NONCE:
+        raise InvalidArgument(f"a nonce has {NONCE[0]} to {NONCE[-1]} bytes, in hexadecimal")
+    return octets
+
+
+def challenge(value: str) -> bytes:
+    """What tpm2_makecredential has written, in Base64."""
+    octets = _decoded(value, partial(b64decode, validate=True))
+    if not octets or len(octets) > MAX_CHALLENGE:
+        raise InvalidArgument(f"a credential challenge has at most {MAX_CHALLENGE} bytes, in Base64")
+    return octets
+
+
+def _decoded(value: str, decode: Callable[[str], bytes]) -> bytes | None:
+    try:
+        return decode(value)
+    except ValueError:
+        return None
 
 
 class Options:

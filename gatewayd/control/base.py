@@ -44,6 +44,13 @@ class TokenOperations(Protocol):
     async def initialize(self, caller: Caller, token: str, pin: str) -> Data:
         """Make the token where there is none. Returns it as ``status`` has it."""
 
+    async def attest(self, caller: Caller, nonce: bytes) -> Data:
+        """What the TPM says of the key of the gateway's certificate, for this nonce of a verifier's. Returns
+        ``{"device_id", "nonce", "files"}``, each file in Base64. Raises AttestationUnsupported, NotBootstrapped."""
+
+    async def activate(self, caller: Caller, challenge: bytes) -> Data:
+        """Have the TPM answer a credential challenge. Returns ``{"secret"}``, in hex. Raises ChallengeRefused."""
+
 
 class PageOperations(Protocol):
     """The technician's page, which is served beside the bus."""

@@ -15,6 +15,7 @@ from ..core.model import KeyAlgorithm, RevocationReason
 from ..errors import GatewayError, Internal, InvalidArgument
 from . import arguments, words
 from .app import INTERRUPTED, App, as_json, read, rendering, variants
+from .cli_attest import attest
 from .cli_audit import audit
 from .cli_logs import logs
 from .cli_page import page
@@ -212,6 +213,7 @@ def job(app: App, path: str) -> None:
 
 
 cli.add_command(token)
+cli.add_command(attest)
 cli.add_command(export)
 cli.add_command(adopt)
 cli.add_command(audit)

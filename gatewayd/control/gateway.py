@@ -128,6 +128,12 @@ class GatewayObject:
         options.end()
         return from_mapping(await self._operations.token.initialize(caller, token, arguments.pin(pin)))
 
+    async def Attest(self, nonce: str, *, caller: Caller) -> GLib.Variant:
+        return from_mapping(await self._operations.token.attest(caller, arguments.nonce(nonce)))
+
+    async def ActivateCredential(self, challenge: str, *, caller: Caller) -> GLib.Variant:
+        return from_mapping(await self._operations.token.activate(caller, arguments.challenge(challenge)))
+
     async def OpenPage(self, given: Given, *, caller: Caller) -> GLib.Variant:
         options = Options(given)
         lifetime = options.page_lifetime()

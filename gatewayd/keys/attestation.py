@@ -25,7 +25,7 @@ from .channel import Channel, ChannelClosed, read_json
 from .pin import Pin
 from .tcti import Tcti
 from .tpm_commands import ENDORSEMENT, Loaded, Tpm
-from .tpm_types import SHA256, Reader, TpmError, public_key, sized
+from .tpm_types import ECC, ECDSA, NULL, RSA, SHA256, Reader, TpmError, public_key, sized
 
 REGISTERS: Final = (*range(10), *range(11, 16))
 """The PCRs that tell how the machine was started. Not 10: with IMA each file that is run changes it."""
@@ -33,29 +33,32 @@ _TRIES: Final = 5
 """Quotes, until one fits the values that were read after it."""
 
 _ENDORSEMENT_POLICY: Final = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
-_ENDORSEMENT_HEAD: Final = struct.pack(">HI", 0x000B, 0x000300B2) + sized(_ENDORSEMENT_POLICY)
-_AES_128_CFB: Final = struct.pack(">HHH", 0x0006, 128, 0x0043)
-_EC: Final = struct.pack(">H", 0x0023) + _ENDORSEMENT_HEAD + _AES_128_CFB
-_EC += struct.pack(">HHH", 0x0010, 0x0003, 0x0010) + 2 * sized(bytes(32))
-_RSA: Final = struct.pack(">H", 0x0001) + _ENDORSEMENT_HEAD + _AES_128_CFB
-_RSA += struct.pack(">HHI", 0x0010, 2048, 0) + sized(bytes(256))
-_ENDORSEMENT_KEYS: Final = ((0x01C0000A, _EC), (0x01C00002, _RSA))
-"""NV index of the manufacturer's certificate, and the template of the key that it is for (TCG EK Credential Profile
-2.3, 2.2.1.4 and B.3: L-2 and L-1)."""
+_ENDORSEMENT: Final = (
+    struct.pack(">HI", SHA256, 0x000300B2) + sized(_ENDORSEMENT_POLICY) + struct.pack(">HHH", 0x0006, 128, 0x0043)
+)
+"""Attributes, policy, and AES-128 in CFB mode."""
+_ELLIPTIC: Final = (
+    struct.pack(">H", ECC) + _ENDORSEMENT + struct.pack(">HHH", NULL, 0x0003, NULL) + 2 * sized(bytes(32))
+)
+_RSA: Final = struct.pack(">H", RSA) + _ENDORSEMENT + struct.pack(">HHI", NULL, 2048, 0) + sized(bytes(256))
+_ENDORSEMENT_KEYS: Final = ((0x01C0000A, _ELLIPTIC), (0x01C00002, _RSA))
+"""NV index of the manufacturer's certificate, and the template of the key that it is for: L-2 and L-1 of the TCG EK
+Credential Profile."""
 
 _ATTESTATION_KEY: Final = (
-    struct.pack(">HHI", 0x0023, 0x000B, 0x00050072)
+    struct.pack(">HHI", ECC, SHA256, 0x00050072)
     + sized(b"")
-    + struct.pack(">HHHHH", 0x0010, 0x0018, 0x000B, 0x0003, 0x0010)
+    + struct.pack(">HHHHH", NULL, ECDSA, SHA256, 0x0003, NULL)
     + sized(b"gatewayd attestation".ljust(32, b"\0"))
     + sized(bytes(32))
 )
-"""P-256, ECDSA with SHA-256; restricted: it signs nothing but what the TPM itself says. The TPM derives it anew from its
-endorsement seed each time, so that it is the same for ever and nothing has to be kept of it."""
+"""P-256, ECDSA with SHA-256; restricted: it signs nothing but what the TPM itself says. The TPM derives it from its
+endorsement seed each time anew, so that it is the same for ever and nothing has to be kept of it."""
 
 _BLOB_HEAD: Final = struct.pack(">II", 0xBADCC0DE, 1)
 """What tpm2_makecredential puts in front."""
-_WRONG_CHALLENGE: Final = (0x1DF, 0x2DF, 0x1D5, 0x2D5, 0x184, 0x284, 0x1C4, 0x2C4)
+_ABOUT_A_PARAMETER: Final = 0xC0
+"""Bits of a response code (TPM 2.0 Part 2, 6.6.2)."""
 
 
 def attest(tpm: Tpm, label: str, key_id: str, pin: str, nonce: str) -> dict[str, str]:
@@ -67,7 +70,11 @@ def attest(tpm: Tpm, label: str, key_id: str, pin: str, nonce: str) -> dict[str,
         if certificate is not None:
             files["ek.crt"] = certificate
     with tpm.primary(ENDORSEMENT, _ATTESTATION_KEY) as attestation_key:
-        files |= {"ak.pub": sized(attestation_key.public), "ak.pem": _pem(attestation_key), "ak.name": attestation_key.name}
+        files |= {
+            "ak.pub": sized(attestation_key.public),
+            "ak.pem": _pem(attestation_key),
+            "ak.name": attestation_key.name,
+        }
         parent = tpm.persistent(stored.parent)
         with tpm.session(parent) as session:
             above = session, stored.parent_auth
@@ -98,7 +105,7 @@ def activate(tpm: Tpm, challenge: str) -> str:
         try:
             return tpm.activate(attestation_key, endorsement_key, credential, secret).hex()
         except TpmError as error:
-            if error.code in _WRONG_CHALLENGE:
+            if error.code & _ABOUT_A_PARAMETER == _ABOUT_A_PARAMETER:
                 raise ChallengeRefused("This challenge was not made for this TPM's keys.") from None
             raise
 
@@ -134,7 +141,7 @@ def _endorsement_key(tpm: Tpm) -> Iterator[tuple[Loaded, bytes | None]]:
                 if certificate.public_key() == public_key(key.public):
                     yield key, certificate.public_bytes(Encoding.DER)
                     return
-    with tpm.primary(ENDORSEMENT, _EC) as key:
+    with tpm.primary(ENDORSEMENT, _ELLIPTIC) as key:
         yield key, None
 
 

@@ -99,6 +99,18 @@ class TokenObject:
     local: bool
 
 
+class Attester(Protocol):
+    """What a TPM says of itself and of a key in it, for others to check (docs/attestation.md).
+
+    Every method may raise a ``TokenError``, AttestationUnsupported where the token is no TPM's; nothing is changed."""
+
+    async def attest(self, key_id: bytes, nonce: bytes) -> dict[str, bytes]:
+        """The files of the bundle for the private key with this id, by their names."""
+
+    async def activate(self, challenge: bytes) -> bytes:
+        """The secret in a credential challenge, as tpm2_makecredential makes it. Raises ChallengeRefused."""
+
+
 class KeyStore(Protocol):
     """Keys that are made in the token and never leave it.
 

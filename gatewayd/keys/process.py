@@ -1,4 +1,4 @@
-"""Starting and ending the token's process (helper.py)."""
+"""Starting and ending the processes that a token needs: its own (helper.py), and one that attests (attestation.py)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ _ENDS_WITHIN: Final = 2.0
 
 # Isolated (-I): neither the current directory nor PYTHONPATH decides what the process that holds the PIN imports; it is
 # told where this very package lies, which a system package keeps outside the interpreter's own path.
-_PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from gatewayd.keys.helper import main; main()"
+_PROGRAM: Final = """\
+import sys
+from importlib import import_module
+sys.path.insert(0, sys.argv.pop(1))
+import_module(f"gatewayd.keys.{sys.argv.pop(1)}").main()
+"""
 _PACKAGE: Final = str(Path(__file__).parents[2])
 
 
@@ -31,15 +36,15 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-class HelperProcess:
-    """One interpreter that runs ``helper.main``. Spawned without running any of our code between fork and exec; it
-    inherits one descriptor, and nothing secret on its command line or in its environment."""
+class ChildProcess:
+    """One interpreter that runs ``main`` of a module of this package. Spawned without running any of our code between
+    fork and exec; it inherits one descriptor, and nothing secret on its command line or in its environment."""
 
-    def __init__(self, module: Path, wanted: Pkcs11Uri) -> None:
+    def __init__(self, program: str, *arguments: str) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-I", "-c", _PROGRAM, _PACKAGE, str(theirs.fileno()), str(module), str(wanted)],
+                [sys.executable, "-I", "-c", _PROGRAM, _PACKAGE, program, str(theirs.fileno()), *arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
@@ -57,6 +62,13 @@ class HelperProcess:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+class HelperProcess(ChildProcess):
+    """The token's own process."""
+
+    def __init__(self, module: Path, wanted: Pkcs11Uri) -> None:
+        super().__init__("helper", str(module), str(wanted))
 
 
 def _signal_name(number: int) -> str:

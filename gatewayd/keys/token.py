@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -66,6 +66,7 @@ _MAY_BE_MADE: Final = (TokenState.ABSENT, TokenState.PIN_MISSING, TokenState.UNU
 _PLACES: Final = {scheme: place for place, scheme in enumerate(Scheme)}
 
 Spawn = Callable[[Path, Pkcs11Uri], Process]
+T = TypeVar("T")
 
 
 class _Curable(Exception):
@@ -182,9 +183,14 @@ class Pkcs11KeyStore:
             for each in await self._housekeeping("objects")
         ]
 
+    async def beside(self, use: Callable[[Pin, float], T]) -> T:
+        """``use(pin, deadline)`` in the token's turn, with a PIN that it has accepted: for what goes past the module to
+        its device. ``use`` blocks its thread until the deadline (time.monotonic) at most. Raises what it raises."""
+        return await self._background(self._beside, use)
+
     # --- one call --------------------------------------------------------------------------------
 
-    async def _background(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def _background(self, function: Callable[..., T], *arguments: Any) -> T:
         """A thread for each: one at the token, the others in its queue, and none more than that holds."""
         if self._threads_busy > self._queue_size:
             raise TokenBusy(f"{self._queue_size} calls wait for the token already.")
@@ -274,6 +280,16 @@ class Pkcs11KeyStore:
                 self._log_in(deadline, final_try=False)
             except _Curable as curable:
                 raise curable.error from None
+
+    def _beside(self, use: Callable[[Pin, float], T]) -> T:
+        deadline = time.monotonic() + self._timeout
+        with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
+            try:
+                self._attempt(None, None, deadline)
+            except _Curable as curable:
+                raise curable.error from None
+            assert self._pin is not None
+            return use(self._pin, deadline)
 
     def _close(self) -> None:
         with self._turns.last(self._timeout):

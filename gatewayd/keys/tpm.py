@@ -19,6 +19,7 @@ _LOCKOUT_COUNTER: Final = 0x20E
 """The first of three in a row: failures that count, failures that are allowed, and the seconds after which one of
 them is forgiven (TPM_PT, TPM 2.0 Part 2, 6.13)."""
 
+
 @dataclass(frozen=True, slots=True)
 class Lockout:
     tries_left: int

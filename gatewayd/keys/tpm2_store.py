@@ -1,7 +1,7 @@
 """What tpm2-pkcs11 keeps of a token and of a key in it, in its SQLite file (1.x; its own tpm2_ptool reads the same).
 
-A key's blobs are encrypted for the one TPM. The secret without which the TPM does not use the key is encrypted under the
-token's wrapping key; and that is an object sealed in the TPM, whose secret is made of the user PIN.
+A key's blobs are encrypted for the one TPM. The secret without which the TPM does not use the key is encrypted under
+the token's wrapping key; and that is an object sealed in the TPM, whose secret is made of the user PIN.
 """
 
 from __future__ import annotations

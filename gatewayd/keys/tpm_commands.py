@@ -100,13 +100,14 @@ class Tpm:
         with self._until_flushed(handle):
             yield Session(handle, secret, nonce, answer.sized())
 
-    def _endorsed(self) -> bytes:
+    @contextlib.contextmanager
+    def _endorsed(self) -> Iterator[bytes]:
         """The policy of an endorsement key: that the endorsement hierarchy's authorization, here none, is known."""
         parameters = sized(os.urandom(16)) + sized(b"") + b"\1" + struct.pack(">HH", NULL, SHA256)
         handle, _ = self._command(_START_AUTH_SESSION, [_NO_KEY, _NO_KEY], parameters, gives_handle=True)
-        nothing = sized(b"")
-        self._command(_POLICY_SECRET, [ENDORSEMENT, handle], 3 * nothing + struct.pack(">i", 0), [PASSWORD])
-        return policy(handle)
+        with self._until_flushed(handle):
+            self._command(_POLICY_SECRET, [ENDORSEMENT, handle], 3 * sized(b"") + struct.pack(">i", 0), [PASSWORD])
+            yield policy(handle)
 
     # --- secrets ---------------------------------------------------------------------------------
 
@@ -117,8 +118,9 @@ class Tpm:
     def activate(self, attestation_key: Loaded, endorsement_key: Loaded, credential: bytes, secret: bytes) -> bytes:
         """What the two are the answer to; ``secret`` is encrypted for the endorsement key."""
         handles = [attestation_key.handle, endorsement_key.handle]
-        auths = [PASSWORD, self._endorsed()]
-        return self._command(_ACTIVATE_CREDENTIAL, handles, sized(credential) + sized(secret), auths)[1].sized()
+        with self._endorsed() as endorsed:
+            parameters, auths = sized(credential) + sized(secret), [PASSWORD, endorsed]
+            return self._command(_ACTIVATE_CREDENTIAL, handles, parameters, auths)[1].sized()
 
     # --- statements ------------------------------------------------------------------------------
 
@@ -188,10 +190,13 @@ class Tpm:
     ) -> tuple[int, Reader]:
         """The handle that it gives, or 0, and its other results. ``names`` are those of what ``handles`` stand for,
         where a session is among ``auths``; ``encrypt``: the first result is a secret."""
-        area = b"".join(
-            each if isinstance(each, bytes) else each[0].authorize(each[1], code, names or [], parameters, encrypt=encrypt)
-            for each in auths
-        )
+        area = b""
+        for each in auths:
+            if isinstance(each, bytes):
+                area += each
+            else:
+                session, secret = each
+                area += session.authorize(secret, code, names or [], parameters, encrypt=encrypt)
         body = b"".join(struct.pack(">I", each) for each in handles)
         body += (struct.pack(">I", len(area)) + area if auths else b"") + parameters
         tag = _AUTHORIZED if auths else _PLAIN

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import re
+import secrets
 import ssl
 import statistics
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,7 @@ from gatewayd.lab.demo.stage import EST_PORT, Stage
 from gatewayd.lab.demo.tokens import Tpm
 from tests.e2e.support import EstLeaf, check_books, gateway, show
 
+ATTESTATION = Path(__file__).parents[2] / "docs" / "attestation.md"
 BACK_WITHIN = 60.0
 """Seconds from the token's return until all is well."""
 
@@ -121,6 +125,25 @@ def test_a_key_deleted_behind_our_back_is_replaced_by_the_registrar(stage: Stage
     history = [each["what"] for each in show(stage, "gw-1")["history"]]
     assert "key lost" in history
     check_books(stage, "gw-1")
+
+
+def test_the_tpm_says_that_the_gateways_key_is_in_it(stage: Stage) -> None:
+    nonce = secrets.token_hex(16)
+    directory = stage.directory / "attestation"
+    assert "docs/attestation.md" in stage.ctl("attest", "--nonce", nonce, "--output", str(directory)).stdout
+    auditor, challenge = re.findall(r"```sh\n(.*?)```", ATTESTATION.read_text(), re.S)[1:]
+    script = f"NONCE={nonce}\n{auditor}\n{challenge}"
+    subprocess.run(["sh", "-e", "-c", script], cwd=directory, check=True, capture_output=True, timeout=30)
+    shown = stage.ctl_json("attest", "--activate", str(directory / "challenge"))
+    assert shown["secret"] == (directory / "secret").read_bytes().hex()
+    assert stage.ctl_json("attest", "--nonce", nonce)["files"].keys() >= {"ak.pub", "certify.msg", "certificate.pem"}
+    for arguments in (
+        ("--nonce", "0011", "--output", str(directory.with_name("other"))),
+        ("--nonce", nonce, "--output", str(directory)),
+        ("--nonce", nonce),
+        ("--activate", str(directory / "secret")),
+    ):
+        assert stage.ctl("attest", *arguments, check=False).returncode in (64, 65)
 
 
 def test_a_slow_tpm_with_twenty_handshakes_queued_holds_up_nobody_else(stage: Stage, tpm: Tpm) -> None:

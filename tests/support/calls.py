@@ -24,6 +24,8 @@ CALLS = {
     "ListTokenObjects": [],
     "UnlockToken": ["right", "{}"],
     "InitializeToken": ["1234", "{}"],
+    "Attest": ["00112233445566ff"],
+    "ActivateCredential": ["utzA3gAAAAE="],
     "OpenPage": ["{'lifetime': <600>}"],
     "ClosePage": [],
 }

@@ -67,6 +67,14 @@ class FakeTokenOperations:
             raise PinRefused("the token refused the PIN")
         return TOKEN
 
+    async def attest(self, caller: Caller, nonce: bytes) -> Data:
+        self._calls.append(("attest", caller.uid, nonce))
+        return {"device_id": GATEWAY, "nonce": nonce.hex(), "files": {"ak.name": "AAs="}}
+
+    async def activate(self, caller: Caller, challenge: bytes) -> Data:
+        self._calls.append(("activate", caller.uid, challenge))
+        return {"secret": "00"}
+
     async def initialize(self, caller: Caller, token: str, pin: str) -> Data:
         self._calls.append(("token_initialize", caller.uid, token, pin))
         return TOKEN

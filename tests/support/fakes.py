@@ -413,6 +413,16 @@ def _make(algorithm: KeyAlgorithm) -> PrivateKey:
     return ec.generate_private_key(ec.SECP384R1() if algorithm is KeyAlgorithm.EC_P384 else ec.SECP256R1())
 
 
+class FakeAttester:
+    """A TPM that says little."""
+
+    async def attest(self, key_id: bytes, nonce: bytes) -> dict[str, bytes]:
+        return {"key.name": key_id, "quote.msg": nonce}
+
+    async def activate(self, challenge: bytes) -> bytes:
+        return challenge[::-1]
+
+
 class FakeTokens:
     """A TokenSource."""
 

@@ -50,7 +50,16 @@ from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
 from gatewayd.upstream.base import LinkCredential, Way
 from gatewayd.upstream.ways import RegistryWay
-from tests.support.fakes import FakeClock, FakeIssuer, FakeKeyStore, FakeLink, FakeRegistry, FakeTokens, Faults
+from tests.support.fakes import (
+    FakeAttester,
+    FakeClock,
+    FakeIssuer,
+    FakeKeyStore,
+    FakeLink,
+    FakeRegistry,
+    FakeTokens,
+    Faults,
+)
 
 T = TypeVar("T")
 
@@ -220,6 +229,7 @@ class Plant:
                 **common,
                 events=self.events,
                 tokens={"gateway": self.keys},
+                attester=FakeAttester(),
                 inventory=self.inventory,
                 gateway_id=GATEWAY,
                 ring=lambda: None,

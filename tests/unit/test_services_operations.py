@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from gatewayd.core.model import CredentialState as S
 from gatewayd.core.model import KeyAlgorithm, Milestone
@@ -296,3 +298,19 @@ async def test_what_waits_for_a_person_says_so_with_the_remedy(plant: Plant, wha
     assert item["remedy"]
     if what == "registrar":
         assert "AADSTS700027" in item["what"]
+
+
+async def test_a_keys_attestation_is_for_the_current_certificate_and_on_record(plant: Plant) -> None:
+    with pytest.raises(NotBootstrapped):
+        await plant.operations.token.attest(ME, b"nonce")
+    await plant.bootstrap()
+    shown = await plant.operations.token.attest(ME, b"nonce")
+    assert (shown["device_id"], shown["nonce"]) == (GATEWAY, b"nonce".hex())
+    files = {name: b64decode(content) for name, content in shown["files"].items()}
+    current = (await plant.credentials())[-1]
+    assert current.key is not None
+    assert files["key.name"] == current.key.id
+    assert pem.certificates(files["certificate.pem"])[0].public_bytes(Encoding.DER) == current.certificate
+    assert await plant.operations.token.activate(ME, b"\x01\x02") == {"secret": "0201"}
+    history = (await plant.operations.device_show(GATEWAY))["history"]
+    assert {"key attested", "credential challenge answered"} <= {each["what"] for each in history}
