@@ -101,6 +101,9 @@ def as_json(command: F) -> F:
     return option(command)
 
 
+no_wait = click.option("--no-wait", is_flag=True, help="Print the job's D-Bus path and do not wait for its end.")
+
+
 def rendering() -> Any:
     from . import render
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable, Mapping
+from datetime import timedelta
+from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core.enrollment import DEVICE_ID
-from ..core.model import KeyAlgorithm, RevocationReason, San
+from ..core.listing import HubState, Order, Shown, Wanted
+from ..core.model import DeviceKind, KeyAlgorithm, RevocationReason, San
 from ..core.page import LIFETIME
 from ..errors import InvalidArgument
+
+E = TypeVar("E", bound=StrEnum)
 
 MAX_TOKEN = 16 * 1024
 MAX_PIN = 255
@@ -26,6 +31,10 @@ PAGE_OPEN = 3600
 NONCE = range(8, 33)
 """Bytes. A TPM takes as much as its longest digest has, and SHA-256 every one has."""
 MAX_CHALLENGE = 4096
+MAX_PATTERN = 256
+LIMIT = range(1, 1_000_001)
+EXPIRING = range(3650 * 86400 + 1)
+"""Seconds: at most ten years."""
 
 MAX_AGE = range(60, 3650 * 86400 + 1)
 """Seconds: how old an export may be, at most ten years."""
@@ -133,6 +142,22 @@ class Options:
                 raise InvalidArgument(f"option 'sans': {error}") from None
         return value
 
+    def wanted(self) -> Wanted:
+        """Which devices to list, and in which order."""
+        pattern = self._take("id", "*")
+        if not isinstance(pattern, str) or not 0 < len(pattern) <= MAX_PATTERN:
+            raise InvalidArgument(f"option 'id' must be a pattern of 1 to {MAX_PATTERN} characters")
+        within, limit = self._whole("expiring_within", EXPIRING), self._whole("limit", LIMIT)
+        return Wanted(
+            id=pattern,
+            kind=self._one_of("kind", DeviceKind),
+            states=self._some_of("states", Shown),
+            hub_states=self._some_of("hub_states", HubState),
+            expiring_within=None if within is None else timedelta(seconds=within),
+            order=self._one_of("sort", Order) or Order.ID,
+            limit=limit,
+        )
+
     def code_lifetime(self) -> int:
         """Seconds; 0 when it is not given."""
         return self._seconds("code_lifetime", 0, CODE_LIFETIME)
@@ -187,6 +212,24 @@ class Options:
             known = f"the options are {', '.join(self._known)}" if self._known else "there are none"
             raise InvalidArgument(f"{shown(min(self._left))} is not an option here: {known}")
 
+    def _whole(self, name: str, allowed: range) -> int | None:
+        value = self._take(name, None)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
+            raise InvalidArgument(f"option {name!r} must be a whole number from {allowed[0]} to {allowed[-1]}")
+        return value
+
+    def _one_of(self, name: str, kind: type[E]) -> E | None:
+        value = self._take(name, None)
+        return None if value is None else _member(name, value, kind)
+
+    def _some_of(self, name: str, kind: type[E]) -> frozenset[E]:
+        values = self._take(name, [])
+        if not isinstance(values, list):
+            raise InvalidArgument(f"option {name!r} must be a list of text")
+        return frozenset(_member(name, each, kind) for each in values)
+
     def _seconds(self, name: str, default: int, allowed: range) -> int:
         value = self._take(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
@@ -198,6 +241,12 @@ class Options:
     def _take(self, name: str, default: Any) -> Any:
         self._known.append(name)
         return self._left.pop(name, default)
+
+
+def _member(name: str, value: object, kind: type[E]) -> E:
+    if not isinstance(value, str) or value not in list(kind):
+        raise InvalidArgument(f"option {name!r} is one of {', '.join(kind)}")
+    return kind(value)
 
 
 def shown(value: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..core.listing import Wanted
+
 Data = dict[str, Any]
 
 
@@ -76,7 +78,7 @@ class Operations(Protocol):
     async def status(self) -> Data:
         """See docs/json.md: ``gateway``, ``token``, ``issuer``, ``hub``, ``devices``, ``revocations``, ``waiting``."""
 
-    async def device_list(self) -> list[Data]: ...
+    async def device_list(self, wanted: Wanted) -> list[Data]: ...
 
     async def device_row(self, device_id: str) -> Data:
         """One item of ``device_list``. Raises DeviceUnknown."""

@@ -14,23 +14,19 @@ from .. import __version__
 from ..core.model import KeyAlgorithm, RevocationReason
 from ..errors import GatewayError, Internal, InvalidArgument
 from . import arguments, words
-from .app import INTERRUPTED, App, as_json, read, rendering, variants
+from .app import INTERRUPTED, App, as_json, no_wait, read, rendering, variants
 from .cli_attest import attest
 from .cli_audit import audit
+from .cli_device import device
 from .cli_logs import logs
 from .cli_page import page
 from .cli_token import token
 from .cli_transfer import adopt, export
+from .completion import PROGRAM, VARIABLE, completion, device_ids
 
 JOBS = "/org/gatewayd/Gateway1/jobs/"
 TTY_LINE = 4095
 """Characters that a terminal hands over in a line; what is longer it cuts (termios, canonical mode)."""
-
-
-no_wait = click.option("--no-wait", is_flag=True, help="Print the job's D-Bus path and do not wait for its end.")
-lifetime = click.option(
-    "--code-lifetime", metavar="TIME", help="How long the code is good for, such as 30m, 2h, 1d12h."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,97 +45,6 @@ def status(app: App) -> None:
     """Show how everything stands, and what waits for a person."""
     data = app.client.call("GetStatus")
     app.show(data, lambda: rendering().status(data))
-
-
-@cli.group()
-def device() -> None:
-    """Devices that enroll with this gateway."""
-
-
-@device.command("add")
-@click.argument("device_id", metavar="ID")
-@click.option(
-    "--san", "sans", multiple=True, metavar="KIND:NAME", help="A name its certificate may carry: dns:x, ip:x …"
-)
-@lifetime
-@as_json
-@click.pass_obj
-def device_add(app: App, device_id: str, sans: tuple[str, ...], code_lifetime: str | None) -> None:
-    """Record a device and print its one-time enrollment code."""
-    options = {**({"sans": list(sans)} if sans else {}), **_lifetime(code_lifetime)}
-    data = app.client.call("AddDevice", "(sa{sv})", device_id, variants(options))
-    app.show(data, lambda: rendering().added(data))
-
-
-@device.command("code")
-@click.argument("device_id", metavar="ID")
-@lifetime
-@as_json
-@click.pass_obj
-def device_code(app: App, device_id: str, code_lifetime: str | None) -> None:
-    """Print a new one-time code for a device; earlier unused ones stop working."""
-    data = app.client.call("NewCode", "(sa{sv})", device_id, variants(_lifetime(code_lifetime)))
-    app.show(data, lambda: rendering().added(data))
-
-
-@device.command("list")
-@as_json
-@click.pass_obj
-def device_list(app: App) -> None:
-    """List the devices."""
-    data = app.client.call("ListDevices")
-    app.show(data, lambda: rendering().devices(data))
-
-
-@device.command("show")
-@click.argument("device_id", metavar="ID")
-@as_json
-@click.pass_obj
-def device_show(app: App, device_id: str) -> None:
-    """Show a device, its certificates, its revocations and its history."""
-    data = app.client.call("GetDevice", "(s)", device_id)
-    app.show(data, lambda: rendering().device(data))
-
-
-@device.command("replace")
-@click.argument("device_id", metavar="ID")
-@click.option(
-    "--reason",
-    type=click.Choice([each.value for each in RevocationReason]),
-    help="Why the old certificates are revoked, if not because new hardware supersedes them.",
-)
-@click.option("--cancel", is_flag=True, help="Give a replacement up that is not finished; the device stays revoked.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@lifetime
-@no_wait
-@as_json
-@click.pass_obj
-def device_replace(
-    app: App, device_id: str, reason: str | None, cancel: bool, yes: bool, code_lifetime: str | None, no_wait: bool
-) -> None:
-    """Give a device new hardware under its old id, and see the old certificates stay dead.
-
-    Revokes the old certificates, disables the id in the hub, and prints one code (and a QR of it) for the new hardware.
-    When that has enrolled, the id is enabled for its certificate alone. With --json, the code is printed and nothing
-    is waited for. Called again before the end, it goes on with the same replacement and makes a new code.
-    """
-    if cancel and (reason or code_lifetime):
-        raise InvalidArgument("--cancel takes neither --reason nor --code-lifetime")
-    arguments.device_id(device_id)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidArgument("device replace asks before it acts: say --yes where there is nobody to ask")
-        asked = "Give up the replacement of" if cancel else "Revoke the certificates of the old hardware of"
-        click.confirm(f"{asked} {device_id}? They never come back.", abort=True, err=True)
-    if cancel:
-        data = app.client.call("CancelReplacement", "(s)", device_id)
-        app.show(data, lambda: rendering().device(data))
-        return
-    options = {**({"reason": reason} if reason else {}), **_lifetime(code_lifetime)}
-    data = app.client.call("ReplaceDevice", "(sa{sv})", device_id, variants(options))
-    app.show(data, lambda: rendering().replacing(data))
-    if not app.as_json and not no_wait:
-        app.job(data["job"], wait=True)
 
 
 @cli.command()
@@ -165,7 +70,7 @@ def bootstrap(app: App, token_file: str | None, certificate: str | None, no_wait
 
 
 @cli.command()
-@click.argument("device_id", metavar="[ID]", default="")
+@click.argument("device_id", metavar="[ID]", default="", shell_complete=device_ids)
 @click.option(
     "--key", "key_algorithm", type=click.Choice([each.value for each in KeyAlgorithm]), help="Algorithm of the new key."
 )
@@ -179,7 +84,7 @@ def renew(app: App, device_id: str, key_algorithm: str | None, no_wait: bool) ->
 
 
 @cli.command()
-@click.argument("device_id", metavar="ID")
+@click.argument("device_id", metavar="ID", shell_complete=device_ids)
 @click.option(
     "--reason",
     required=True,
@@ -212,6 +117,7 @@ def job(app: App, path: str) -> None:
     app.job(JOBS + number, wait=True)
 
 
+cli.add_command(device)
 cli.add_command(token)
 cli.add_command(attest)
 cli.add_command(export)
@@ -219,6 +125,7 @@ cli.add_command(adopt)
 cli.add_command(audit)
 cli.add_command(page)
 cli.add_command(logs)
+cli.add_command(completion)
 
 
 @cli.group()
@@ -252,10 +159,6 @@ def registrar_certificate(app: App) -> None:
     app.show({"certificate": pem}, lambda: pem.rstrip("\n"))
 
 
-def _lifetime(text: str | None) -> dict[str, int]:
-    return {} if text is None else {"code_lifetime": words.duration(text)}
-
-
 def _token(file: str | None) -> str:
     """Never from the command line, which everybody on the machine can read."""
     if file is not None or not sys.stdin.isatty():
@@ -280,7 +183,7 @@ def main() -> int:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     app = App()
     try:
-        return int(cli.main(obj=app, standalone_mode=False) or 0)
+        return int(cli.main(obj=app, prog_name=PROGRAM, complete_var=VARIABLE, standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return InvalidArgument.exit_code

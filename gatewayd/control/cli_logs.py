@@ -11,6 +11,7 @@ import click
 
 from ..errors import InvalidArgument, JournalMissing
 from . import arguments
+from .completion import device_ids
 
 UNIT = "gatewayd.service"
 FIELDS = (
@@ -27,7 +28,7 @@ _JOURNALS = (Path("/run/log/journal"), Path("/var/log/journal"))
 
 
 @click.command()
-@click.option("--device", "device_id", metavar="ID", help="What concerns this device.")
+@click.option("--device", "device_id", metavar="ID", shell_complete=device_ids, help="What concerns this device.")
 @click.option("--serial", metavar="HEX", help="What concerns the certificate with this serial number.")
 @click.option("--since", metavar="TIME", help="Not older: as journalctl takes it, such as -2h, yesterday, 2031-05-01.")
 @click.option("--lines", type=click.IntRange(1), metavar="N", help="The last N at most.")

@@ -42,8 +42,11 @@ class GatewayObject:
     async def GetStatus(self) -> GLib.Variant:
         return from_mapping(await self._operations.status())
 
-    async def ListDevices(self) -> GLib.Variant:
-        return from_mappings(await self._operations.device_list())
+    async def ListDevices(self, given: Given) -> GLib.Variant:
+        options = Options(given)
+        wanted = options.wanted()
+        options.end()
+        return from_mappings(await self._operations.device_list(wanted))
 
     async def GetDevice(self, device_id: str) -> GLib.Variant:
         return from_mapping(await self._operations.device_show(arguments.device_id(device_id)))

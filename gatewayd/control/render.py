@@ -74,7 +74,7 @@ def show(renderable: RenderableType) -> None:
     """On stdout; without the blanks that fill a table's last column when it is not a terminal."""
     out = console()
     if out.is_terminal:
-        out.print(renderable)
+        out.print(renderable, crop=False)
         return
     with out.capture() as captured:
         out.print(renderable)
@@ -96,20 +96,18 @@ def status(data: Data) -> RenderableType:
 
 
 def devices(items: list[Data]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("DEVICE", "KIND", "STATE", "HUB", "CERTIFICATE UNTIL", "RENEWS", "SERIAL"):
-        table.add_column(column, overflow="fold")
+    """One line each: thousands, perhaps, for which a Table takes too long."""
+    heads = ("DEVICE", "KIND", "STATE", "HUB", "CERTIFICATE UNTIL", "RENEWS", "SERIAL")
+    rows = [[Text(head, style="bold") for head in heads]]
     for each in items:
-        table.add_row(
-            _text(each["device_id"]),
-            _text(each["kind"]),
-            _state(each["state"]),
-            _state(each["hub_state"]),
-            _time(each, "not_after"),
-            _time(each, "renew_at"),
-            _text(each.get("serial", "")),
-        )
-    return table
+        plain = [_text(each["device_id"]), _text(each["kind"])]
+        states = [_state(each["state"]), _state(each["hub_state"])]
+        rows.append([*plain, *states, _time(each, "not_after"), _time(each, "renew_at"), _text(each.get("serial", ""))])
+    widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        for cell, width in zip(row[:-1], widths, strict=False):
+            cell.pad_right(width - cell.cell_len + 2)
+    return Text("\n", no_wrap=True, overflow="ignore").join(Text.assemble(*row) for row in rows)
 
 
 def device(data: Data) -> RenderableType:

@@ -14,6 +14,7 @@ from ..core import enrollment as rules
 from ..core import lifecycle
 from ..core import replacement as swap
 from ..core import revocation as table
+from ..core.listing import Wanted
 from ..core.model import (
     CredentialState,
     Device,
@@ -114,8 +115,8 @@ class Operations:
     async def status(self) -> Data:
         return await self._reader.status()
 
-    async def device_list(self) -> list[Data]:
-        return await self._reader.device_list()
+    async def device_list(self, wanted: Wanted) -> list[Data]:
+        return await self._reader.device_list(wanted)
 
     async def device_row(self, device_id: str) -> Data:
         return await self._reader.device_row(device_id)

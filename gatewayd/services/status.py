@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .. import __version__
 from ..ca.sparing import Spared
-from ..core import lifecycle
+from ..core import lifecycle, listing
 from ..core import revocation as table
-from ..core.model import Credential, Device, DeviceKind, KeyAlgorithm, ReplacementState, Revocation
+from ..core.listing import Wanted
+from ..core.model import Credential, DeviceKind, KeyAlgorithm, ReplacementState, Revocation
 from ..errors import AlgorithmUnsupported, ClockWrong, DeviceUnknown, NotBootstrapped, RegistrarRefused
 from ..keys.base import TokenStatus
 from ..store.base import Store, Tx
@@ -22,6 +23,7 @@ from .learning import still_admitted
 from .token_keeper import algorithm_refusal
 
 Data = dict[str, Any]
+T = TypeVar("T")
 
 _HISTORY = 50
 
@@ -68,9 +70,9 @@ class StatusReader:
 
     async def status(self) -> Data:
         now = self._clock.now()
-        gateway, own, census, expired, open_ones, closed, in_trouble, others, hooks = await self._store.read(
+        overview, own, census, expired, open_ones, closed, in_trouble, others, hooks = await self._store.read(
             lambda tx: (
-                self._gateway(tx, now),
+                tx.devices.overview(self._gateway_id),
                 tx.credentials.all(self._gateway_id, lifecycle.UNFINISHED),
                 tx.devices.census(now),
                 tx.devices.expired(now, views.EXPIRED_SHOWN),
@@ -81,6 +83,8 @@ class StatusReader:
                 self._hooks(tx),
             )
         )
+        assert overview is not None
+        gateway = views.device(overview, now)
         if own:
             gateway |= views.progress_of(own[-1])
         counts = views.counts(census)
@@ -143,47 +147,28 @@ class StatusReader:
                 found.append(views.waiting(sentence, RegistrarRefused))
         return found
 
-    def _gateway(self, tx: Tx, now: datetime) -> Data:
-        record = tx.devices.get(self._gateway_id)
-        assert record is not None
-        return self._device(tx, record, tx.revocations.all(self._gateway_id), now)
-
-    async def device_list(self) -> list[Data]:
+    async def device_list(self, wanted: Wanted) -> list[Data]:
         now = self._clock.now()
-        return await self._store.read(lambda tx: self._devices(tx, now))
-
-    def _devices(self, tx: Tx, now: datetime) -> list[Data]:
-        revocations = tx.revocations.all()
-        ordered = sorted(tx.devices.all(), key=lambda each: (views.is_leaf(each), each.device_id))
-        return [self._device(tx, each, revocations, now) for each in ordered]
-
-    def _device(self, tx: Tx, record: Device, revocations: list[Revocation], now: datetime) -> Data:
-        current = tx.credentials.current(record.device_id)
-        under_way = current is None and bool(tx.credentials.all(record.device_id, lifecycle.UNFINISHED))
-        return views.device(record, current, under_way, revocations, now)
+        found = await self._store.read(lambda tx: tx.devices.overviews(wanted, now))
+        return [views.device(each, now) for each in listing.choose(found, wanted, now)]
 
     async def device_row(self, device_id: str) -> Data:
-        now = self._clock.now()
-
-        def work(tx: Tx) -> Data | None:
-            record = tx.devices.get(device_id)
-            return None if record is None else self._device(tx, record, tx.revocations.all(device_id), now)
-
-        return _known(await self._store.read(work), device_id)
+        overview = await self._store.read(lambda tx: tx.devices.overview(device_id))
+        return views.device(_known(overview, device_id), self._clock.now())
 
     async def device_show(self, device_id: str) -> Data:
         now = self._clock.now()
 
         def work(tx: Tx) -> Data | None:
-            record = tx.devices.get(device_id)
-            if record is None:
+            overview = tx.devices.overview(device_id)
+            if overview is None:
                 return None
             revocations = tx.revocations.all(device_id)
             swaps = tx.replacements.all(device_id)
             newest_first = sorted(revocations, key=lambda each: each.known_at, reverse=True)
             return views.present(
                 {
-                    "device": self._device(tx, record, revocations, now),
+                    "device": views.device(overview, now),
                     "code_expires_at": views.when(tx.codes.open_until(device_id, now)),
                     "replacement": views.replacement(swaps[-1], revocations) if swaps else None,
                     "credentials": [views.credential(each) for each in reversed(tx.credentials.all(device_id))],
@@ -208,7 +193,7 @@ class StatusReader:
         )
 
 
-def _known(found: Data | None, device_id: str) -> Data:
+def _known(found: T | None, device_id: str) -> T:
     if found is None:
         raise DeviceUnknown(f"There is no device {device_id!r}.", device=device_id)
     return found

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from ..core import page
+from ..core.listing import Wanted
 from ..core.model import DeviceKind, JournalEntry
 from ..core.page import PageSession
 from ..errors import DeviceUnknown, LinkRefused, PageClosed
@@ -109,7 +110,7 @@ class Technicians:
         return await self._store.read(lambda tx: page.session_of(_load(tx)[1], cookie, now))
 
     async def devices(self) -> list[Data]:
-        return [each for each in await self._reader.device_list() if each["kind"] == DeviceKind.LEAF]
+        return await self._reader.device_list(Wanted(kind=DeviceKind.LEAF))
 
     async def device(self, device_id: str) -> Data:
         shown = await self._reader.device_show(device_id)

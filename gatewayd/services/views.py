@@ -9,16 +9,14 @@ from typing import Any
 from urllib.parse import quote
 
 from ..ca.sparing import Spared
-from ..core import lifecycle
+from ..core import listing
 from ..core import replacement as swap
 from ..core import revocation as table
 from ..core.clock import Verdict
 from ..core.inventory import Claim
+from ..core.listing import Overview
 from ..core.model import (
     Credential,
-    Device,
-    DeviceKind,
-    DeviceState,
     JournalEntry,
     Milestone,
     MilestoneProgress,
@@ -57,48 +55,26 @@ def present(data: Data) -> Data:
     return {key: value for key, value in data.items() if value is not None}
 
 
-def standing(device: Device, current: Credential | None, unfinished: bool, now: datetime) -> Standing:
-    valid = current is not None and current.not_after is not None and now < current.not_after
-    return Standing(device.state, current is not None, valid, unfinished)
-
-
-def device_state(it: Standing) -> str:
-    if it.state is not DeviceState.ACTIVE:
-        return str(it.state)
-    if not it.has_certificate:
-        return "enrolling" if it.under_way else "new"
-    return "active" if it.valid else "expired"
-
-
-def hub_state(device: Device, revocations: Iterable[Revocation]) -> str:
-    mine = [each for each in revocations if each.device_id == device.device_id]
-    if device.state is not DeviceState.ACTIVE and any(table.is_done(each, Milestone.VERIFIED) for each in mine):
-        return "disabled"
-    return "present" if device.in_hub else "absent"
-
-
-def device(
-    record: Device, current: Credential | None, unfinished: bool, revocations: Iterable[Revocation], now: datetime
-) -> Data:
+def device(it: Overview, now: datetime) -> Data:
     live: Data = {}
-    if current is not None:
+    if it.live is not None:
         live = {
-            "generation": current.generation,
-            "serial": current.serial,
-            "thumbprint": current.thumbprint,
-            "not_before": when(current.not_before),
-            "not_after": when(current.not_after),
-            "renew_at": when(current.renew_at),
-            "key_algorithm": str(current.key.algorithm) if current.key else None,
+            "generation": it.live.generation,
+            "serial": it.live.serial,
+            "thumbprint": it.live.thumbprint,
+            "not_before": when(it.live.not_before),
+            "not_after": when(it.live.not_after),
+            "renew_at": when(it.live.renew_at),
+            "key_algorithm": str(it.live.algorithm) if it.live.algorithm else None,
         }
     return present(
         {
-            "device_id": record.device_id,
-            "kind": str(record.kind),
-            "state": device_state(standing(record, current, unfinished, now)),
-            "hub_state": hub_state(record, revocations),
-            "sans": [str(san) for san in record.sans],
-            "created_at": when(record.created_at),
+            "device_id": it.device.device_id,
+            "kind": str(it.device.kind),
+            "state": str(listing.state_of(it, now)),
+            "hub_state": str(listing.hub_state_of(it)),
+            "sans": [str(san) for san in it.device.sans],
+            "created_at": when(it.device.created_at),
             **live,
         }
     )
@@ -354,15 +330,7 @@ def waiting_for_person(last_error: str | None, device_id: str) -> Data | None:
 
 
 def counts(census: Iterable[tuple[Standing, int]]) -> Data:
-    table_ = {"new": 0, "enrolling": 0, "active": 0, "expired": 0, "replacing": 0, "revoked": 0}
+    counted = dict.fromkeys(map(str, listing.Shown), 0)
     for it, count in census:
-        table_[device_state(it)] += count
-    return table_
-
-
-def unfinished(record: Credential) -> bool:
-    return record.state in lifecycle.UNFINISHED
-
-
-def is_leaf(record: Device) -> bool:
-    return record.kind is DeviceKind.LEAF
+        counted[listing.state(it)] += count
+    return counted

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from ..core.audit import Head, Record
+from ..core.listing import Overview, Wanted
 from ..core.model import (
     Credential,
     CredentialState,
@@ -37,8 +38,11 @@ T = TypeVar("T")
 
 class Devices(Protocol):
     def get(self, device_id: str) -> Device | None: ...
-    def all(self) -> list[Device]:
-        """Thousands, perhaps: to list them and for nothing else."""
+    def all(self) -> list[Device]: ...
+    def overview(self, device_id: str) -> Overview | None: ...
+    def overviews(self, wanted: Wanted, now: datetime) -> list[Overview]:
+        """Narrowed down by id, kind and expiry; by id, the gateway first. Thousands, perhaps: to list them and for
+        nothing else."""
 
     def of_kind(self, kind: DeviceKind) -> list[Device]: ...
     def count_leaves(self) -> dict[DeviceState, int]:

@@ -5,7 +5,8 @@ import json
 import sqlite3
 from datetime import datetime
 
-from ..core.model import Device, DeviceKind, DeviceState, RevocationReason, San, Standing
+from ..core.listing import Live, Overview, Wanted
+from ..core.model import Device, DeviceKind, DeviceState, KeyAlgorithm, RevocationReason, San, Standing
 from ..errors import DeviceExists
 from .credentials import IS_UNFINISHED
 from .rows import Column, Table, moment, stamp
@@ -24,6 +25,23 @@ CENSUS = f"""
       count(*)
     FROM devices LEFT JOIN credentials live ON live.device_id = devices.device_id AND live.generation = current
     WHERE kind = 'leaf' GROUP BY 1, 2, 3, 4
+"""
+
+_OVERVIEW = f"""
+    SELECT devices.*, generation, serial, thumbprint, not_before, not_after, renew_at, key_algorithm,
+      current IS NULL AND EXISTS (
+        SELECT 1 FROM credentials WHERE credentials.device_id = devices.device_id AND {IS_UNFINISHED}
+      ) AS under_way,
+      EXISTS (
+        SELECT 1 FROM revocation_milestones AS reached
+        WHERE reached.device_id = devices.device_id AND milestone = 'verified' AND done_at IS NOT NULL
+      ) AS shut_out
+    FROM devices LEFT JOIN credentials live ON live.device_id = devices.device_id AND live.generation = current
+"""
+OVERVIEW = f"{_OVERVIEW} WHERE devices.device_id = ?"
+OVERVIEWS = f"""{_OVERVIEW}
+    WHERE devices.device_id GLOB :id AND (:kind IS NULL OR kind = :kind) AND (:until IS NULL OR not_after <= :until)
+    ORDER BY kind = 'leaf', devices.device_id
 """
 
 EXPIRED = """
@@ -64,6 +82,16 @@ class DeviceRows:
     def expired(self, now: datetime, limit: int) -> list[tuple[str, datetime]]:
         return [(row[0], moment(row[1])) for row in self._connection.execute(EXPIRED, (stamp(now), limit))]
 
+    def overview(self, device_id: str) -> Overview | None:
+        row = self._connection.execute(OVERVIEW, (device_id,)).fetchone()
+        return None if row is None else _overview(row)
+
+    def overviews(self, wanted: Wanted, now: datetime) -> list[Overview]:
+        until = None if wanted.expiring_within is None else now + wanted.expiring_within
+        # SQLite's GLOB knows shells' patterns, except that it writes [^…] for [!…].
+        given = {"id": wanted.id.replace("[!", "[^"), "kind": wanted.kind, "until": stamp(until)}
+        return [_overview(row) for row in self._connection.execute(OVERVIEWS, given)]
+
     def add(self, device: Device) -> None:
         if not _TABLE.add(self._connection, _columns(device)):
             raise DeviceExists(f"The device {device.device_id} exists already.", device=device.device_id)
@@ -83,6 +111,21 @@ def _columns(device: Device) -> dict[str, Column]:
         "in_hub": device.in_hub,
         "revocation_reason": device.revocation_reason,
     }
+
+
+def _overview(row: sqlite3.Row) -> Overview:
+    live = None
+    if row["generation"] is not None:
+        live = Live(
+            generation=row["generation"],
+            serial=row["serial"],
+            thumbprint=row["thumbprint"],
+            not_before=moment(row["not_before"]),
+            not_after=moment(row["not_after"]),
+            renew_at=moment(row["renew_at"]),
+            algorithm=None if row["key_algorithm"] is None else KeyAlgorithm(row["key_algorithm"]),
+        )
+    return Overview(_device(row), live, bool(row["under_way"]), bool(row["shut_out"]))
 
 
 def _device(row: sqlite3.Row) -> Device:

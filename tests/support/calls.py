@@ -6,7 +6,7 @@ from .fake_operations import PEM
 
 CALLS = {
     "GetStatus": [],
-    "ListDevices": [],
+    "ListDevices": ["{}"],
     "GetDevice": ["gw-1"],
     "AddDevice": ["leaf-1", "{}"],
     "NewCode": ["gw-1", "{}"],

@@ -8,6 +8,7 @@ from typing import Any
 
 from gatewayd.control.base import Caller, Data, Progress, Work
 from gatewayd.core.enrollment import new_code
+from gatewayd.core.listing import Wanted
 from gatewayd.errors import DeviceExists, DeviceUnknown, GatewayError, PinRefused
 
 GATEWAY = "gw-1"
@@ -102,6 +103,7 @@ class FakeOperations:
         self.revocations: list[Data] = []
         self.waiting: list[Data] = []
         self.calls: list[tuple[Any, ...]] = []
+        self.wanted = Wanted()
         self.slow = 0.0
         self.gate: asyncio.Event | None = None
         self.failure: GatewayError | None = None
@@ -159,8 +161,10 @@ class FakeOperations:
         found = {"fault": "missing", "first": 7, "last": 9, "detail": "no longer there"}
         return {"intact": False, "records": 11, "signed_up_to": 10, "signed_at": NOW, "findings": [found]}
 
-    async def device_list(self) -> list[Data]:
-        return list(self.devices.values())
+    async def device_list(self, wanted: Wanted) -> list[Data]:
+        self.wanted = wanted
+        known = list(self.devices.values())
+        return [each for each in known if not wanted.states or each["state"] in wanted.states][: wanted.limit]
 
     async def device_row(self, device_id: str) -> Data:
         return self._known(device_id)

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from gatewayd.core.listing import Wanted
 from gatewayd.core.model import CredentialState as S
 from gatewayd.core.model import KeyAlgorithm, Milestone
 from gatewayd.errors import (
@@ -273,7 +274,7 @@ async def test_everything_that_is_shown_is_what_the_document_says(plant: Plant) 
     (revocation,) = status["revocations"]
     check(revocation, "A revocation")
     assert [each["name"] for each in revocation["milestones"]] == list(Milestone)
-    for device in await plant.operations.device_list():
+    for device in await plant.operations.device_list(Wanted()):
         check(device, "A device")
         shown = await plant.operations.device_show(device["device_id"])
         check(shown, "gatewayctl device show")

@@ -31,7 +31,7 @@ def resident(pid: int) -> int:
 def call(address: str, count: int) -> None:
     client = Client(address)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: client.call("ListDevices"), range(count)))
+        list(pool.map(lambda _: client.call("ListDevices", "(a{sv})", {}), range(count)))
 
 
 def begin(address: str, jobs: int) -> None:

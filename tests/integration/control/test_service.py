@@ -5,12 +5,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
 from gatewayd.config import ControlSettings
 from gatewayd.control.client import Client
 from gatewayd.control.service import ControlService
+from gatewayd.core.listing import HubState, Order, Shown, Wanted
+from gatewayd.core.model import DeviceKind
 from gatewayd.errors import DaemonUnreachable, GatewayError
 from tests.support.bus import Bus, gdbus
 from tests.support.calls import CALLS
@@ -113,7 +116,7 @@ async def test_twenty_slow_calls_hold_up_neither_each_other_nor_a_quick_one(
         slow = [loop.run_in_executor(pool, client.call, "GetStatus") for _ in range(20)]
         await asyncio.sleep(0.3)
         pinged = time.monotonic()
-        await loop.run_in_executor(pool, client.call, "ListDevices")
+        await loop.run_in_executor(pool, client.call, "ListDevices", "(a{sv})", {})
         quick = time.monotonic() - pinged
         await asyncio.gather(*slow)
         assert time.monotonic() - begun < 2.0
@@ -130,7 +133,7 @@ async def test_those_who_look_in_a_crowd_are_refused_while_those_who_act_are_hea
     with ThreadPoolExecutor(5) as pool:
         slow = [loop.run_in_executor(pool, client.call, "GetStatus") for _ in range(3)]
         await asyncio.sleep(0.2)
-        assert "org.gatewayd.Error.TooManyRequests" in await refused(bus, "ListDevices")
+        assert "org.gatewayd.Error.TooManyRequests" in await refused(bus, "ListDevices", "{}")
         assert await call(bus, "GetRegistrarCertificate")
         await asyncio.gather(*slow)
 
@@ -196,3 +199,27 @@ def test_connections_that_come_and_go_never_bring_the_process_to_a_stand(bus: Bu
     command = [sys.executable, "-m", "tests.support.bus_churn", bus.address, "1500"]
     churned = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert churned.stdout == "done\n", churned.stderr
+
+
+async def test_a_list_is_asked_for_by_what_its_devices_are(
+    bus: Bus, service: ControlService, operations: FakeOperations
+) -> None:
+    given = "{'id': <'pump-*'>, 'kind': <'leaf'>, 'states': <['active', 'expired']>, 'hub_states': <['present']>"
+    await call(bus, "ListDevices", given + ", 'expiring_within': <int64 3600>, 'sort': <'expiry'>, 'limit': <int64 5>}")
+    assert operations.wanted == Wanted(
+        id="pump-*",
+        kind=DeviceKind.LEAF,
+        states=frozenset({Shown.ACTIVE, Shown.EXPIRED}),
+        hub_states=frozenset({HubState.PRESENT}),
+        expiring_within=timedelta(hours=1),
+        order=Order.EXPIRY,
+        limit=5,
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["'id': <''>", "'kind': <'pump'>", "'states': <'active'>", "'states': <['x']>", "'limit': <int64 0>", "'x': <1>"],
+)
+async def test_a_filter_that_cannot_be_is_refused(bus: Bus, service: ControlService, wrong: str) -> None:
+    assert "org.gatewayd.Error.InvalidArgument" in await refused(bus, "ListDevices", f"{{{wrong}}}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gatewayd.core.listing import Wanted
 from gatewayd.core.model import (
     CredentialState,
     DeviceKind,
@@ -297,3 +298,39 @@ async def test_the_latest_closed_revocations_come_first(store: SqliteStore) -> N
     await store.write(work)
     found = await store.read(lambda tx: tx.revocations.closed(2))
     assert [each.serial for each in found] == ["3", "2"]
+
+
+async def test_a_list_is_narrowed_down_by_what_is_written(store: SqliteStore) -> None:
+    def work(tx: Tx) -> None:
+        for name in ("pump-1", "pump-2", "valve-1", "Pump-3"):
+            tx.devices.add(device(name))
+        tx.devices.add(device("gw", DeviceKind.GATEWAY))
+        tx.credentials.add(full_credential("gw", 2))
+        tx.devices.put(replace(device("gw", DeviceKind.GATEWAY), current=2))
+        tx.credentials.add(credential("pump-1"))
+        reached = done(MilestoneProgress(), NOW, "seen")
+        tx.revocations.add(replace(revocation("valve-1", "1a"), progress={Milestone.VERIFIED: reached}))
+
+    await store.write(work)
+
+    async def listed(wanted: Wanted) -> list[str]:
+        found = await store.read(lambda tx: tx.devices.overviews(wanted, NOW))
+        return [each.device.device_id for each in found]
+
+    assert await listed(Wanted()) == ["gw", "Pump-3", "pump-1", "pump-2", "valve-1"]
+    assert await listed(Wanted(id="pump-*")) == ["pump-1", "pump-2"]
+    assert await listed(Wanted(id="*-[!1]")) == ["Pump-3", "pump-2"]
+    assert await listed(Wanted(kind=DeviceKind.GATEWAY)) == ["gw"]
+    assert await listed(Wanted(expiring_within=30 * MINUTE)) == ["gw"]
+    assert await listed(Wanted(expiring_within=29 * MINUTE)) == []
+    gateway = await store.read(lambda tx: tx.devices.overview("gw"))
+    pump = await store.read(lambda tx: tx.devices.overview("pump-1"))
+    valve = await store.read(lambda tx: tx.devices.overview("valve-1"))
+    assert gateway is not None
+    assert gateway.live is not None
+    assert (gateway.live.generation, gateway.live.not_after) == (2, full_credential().not_after)
+    assert pump is not None
+    assert (pump.live, pump.under_way, pump.shut_out) == (None, True, False)
+    assert valve is not None
+    assert (valve.under_way, valve.shut_out) == (False, True)
+    assert await store.read(lambda tx: tx.devices.overview("nobody")) is None
