@@ -1,6 +1,6 @@
 # make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
-# make test-kill, test-token, test-clock, test-page, bench-base, bench-revocation   what takes longer: kill -9, faults, wrong time; figures
+# make test-kill, test-token, test-clock, test-page, test-door, bench-base, bench-revocation   what takes longer: kill -9, faults, wrong time, who may; figures
 # make sim-decade, bench-renewal   ten years of 10,000 leaves; what deciding costs with 100,000
 # All set up what they need first (Debian packages with sudo when not root, then .venv).
 
@@ -63,6 +63,10 @@ deb: setup
 test-page: setup
 	@scripts/setup page
 	@$(PYTHON) -m pytest -q tests/page $(if $(PICTURES),--pictures $(PICTURES)) $(TEST_ARGS)
+
+.PHONY: test-door
+test-door: setup
+	@$(PYTHON) -m pytest -q tests/integration/control/test_door.py $(TEST_ARGS)
 
 test-boot: setup
 	@scripts/setup boot

@@ -98,19 +98,10 @@ def refusal(action: Action, who: str) -> NotAuthorized:
     """``who`` is the beginning of a sentence: ``the user with uid 1000``."""
     groups = [group for group, actions in GROUPS.items() if action in actions]
     if not groups:
-        return NotAuthorized(f"{who} lacks {action}, which root has", remedy="Call as root, or ask an administrator.")
+        return NotAuthorized(
+            f"{who} lacks {action}, which root has", remedy="Call as root, or ask an administrator to."
+        )
     return NotAuthorized(
-        f"{who} lacks {action}, which root and the members of {' and '.join(groups)} have", remedy=_join(groups)
+        f"{who} lacks {action}, which root and the members of {' and '.join(groups)} have",
+        remedy=f"Ask an administrator to add you to {' or '.join(groups)} (gpasswd -a YOU GROUP), then log in again.",
     )
-
-
-def shut_out() -> NotAuthorized:
-    """The bus itself has refused, without asking the daemon."""
-    groups = list(GROUPS)
-    return NotAuthorized(
-        f"the bus lets only root and the members of {' and '.join(groups)} speak with gatewayd", remedy=_join(groups)
-    )
-
-
-def _join(groups: list[str]) -> str:
-    return f"Ask an administrator to add you to {' or '.join(groups)} (gpasswd -a YOU GROUP), then log in again."

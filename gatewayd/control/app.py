@@ -42,7 +42,7 @@ class App:
     def client(self) -> Client:
         from .client import Client
 
-        return Client(self.address)
+        return Client(self.address, interactive=sys.stdin.isatty())
 
     def show(self, data: Any, rendered: Callable[[], RenderableType]) -> None:
         if self.as_json:

@@ -23,6 +23,7 @@ TIMEOUT = 10.0
 
 _DO_NOT_QUEUE = 4  # D-Bus specification, RequestName; without ALLOW_REPLACEMENT and REPLACE_EXISTING
 _PRIMARY_OWNER = 1
+_KNOWN_USERS = 256
 T = TypeVar("T")
 
 ASKED_WITHIN = 60.0
@@ -46,6 +47,7 @@ class BusConnection:
         self.bus = Bus(con)
         self._con = con
         self._pool = pool
+        self._users: dict[str, int] = {}
         self._agents = ThreadPoolExecutor(max_workers=4, thread_name_prefix="polkit agent")
         loop = asyncio.get_running_loop()
 
@@ -81,11 +83,16 @@ class BusConnection:
             raise BusError(f"another process owns {name} on the bus")
 
     async def unix_user(self, sender: str) -> int:
-        """The uid of a unique name; asked each time, since unique names are never used again. Raises BusError."""
+        """The uid of a unique name. It is asked once, since unique names are never used again. Raises BusError."""
+        if (known := self._users.get(sender)) is not None:
+            return known
         try:
             (uid,) = await self._bus("GetConnectionUnixUser", GLib.Variant("(s)", (sender,)), "(u)")
         except GLib.Error:
             raise BusError(f"the bus does not know the user of {sender}") from None
+        if len(self._users) >= _KNOWN_USERS:
+            self._users.clear()
+        self._users[sender] = int(uid)
         return int(uid)
 
     async def polkit(self, sender: str, action: str, interactive: bool) -> bool:
@@ -108,7 +115,9 @@ class BusConnection:
             if interactive and could_ask and not authorized:
                 authorized, _ = await check(_USER_INTERACTION, self._agents, ASKED_WITHIN)
         except GLib.Error as error:
-            raise BusError(f"only root may call while polkit does not answer for others: {error.message}") from None
+            raise BusError(
+                f"polkit cannot be asked (is polkitd installed?), so that only root may call: {error.message}"
+            ) from None
         return authorized
 
     async def close(self) -> None:

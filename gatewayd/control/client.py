@@ -20,15 +20,18 @@ from ..errors import (
     NotAuthorized,
     all_errors,
 )
+from .access import GATEWAY, JOB, Action, refusal, required
 from .base import Data
 from .glib import GLibThread
 
 NAME = "org.gatewayd.Gateway1"
 ROOT = "/org/gatewayd/Gateway1"
-JOB = "org.gatewayd.Job1"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 TIMEOUT = 60
 """Seconds for one call: a key made in a slow token is the longest that any of them takes."""
+
+TYPING = 60
+"""Seconds more that somebody may take to type a password."""
 
 _BUS_ERROR = "org.freedesktop.DBus.Error."
 _MISSING = {_BUS_ERROR + name for name in ("UnknownObject", "UnknownMethod", "UnknownInterface")}
@@ -37,8 +40,11 @@ _MISSING = {_BUS_ERROR + name for name in ("UnknownObject", "UnknownMethod", "Un
 class Client:
     """A connection to the daemon. Every method may raise a GatewayError: the daemon's, or one of the way to it."""
 
-    def __init__(self, address: str) -> None:
-        """``address`` is a D-Bus address, or "system"."""
+    def __init__(self, address: str, *, interactive: bool = False) -> None:
+        """``address`` is a D-Bus address, or "system". ``interactive``: polkit's agent, where there is one, may ask for
+        an administrator's password when this user may not do something."""
+        self._flags = Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else Gio.DBusCallFlags.NONE
+        self._timeout = TIMEOUT + (TYPING if interactive else 0)
         flags = Gio.DBusConnectionFlags.AUTHENTICATION_CLIENT | Gio.DBusConnectionFlags.MESSAGE_BUS_CONNECTION
         try:
             if address == "system":
@@ -49,7 +55,7 @@ class Client:
 
     def call(self, method: str, signature: str = "()", *arguments: Any) -> Any:
         """A method of org.gatewayd.Gateway1, and its one answer as plain data."""
-        return self._call(ROOT, NAME, method, GLib.Variant(signature, arguments))
+        return self._call(ROOT, GATEWAY, method, GLib.Variant(signature, arguments))
 
     def job(self, path: str) -> Data:
         """A job as docs/json.md has it. Raises JobUnknown."""
@@ -108,11 +114,12 @@ class Client:
                 self._con.signal_unsubscribe(subscription)
 
     def _call(self, path: str, interface: str, method: str, arguments: GLib.Variant) -> Any:
-        flags = Gio.DBusCallFlags.NONE
+        limit = self._timeout * 1000
         try:
-            answer = self._con.call_sync(NAME, path, interface, method, arguments, None, flags, TIMEOUT * 1000, None)
+            answer = self._con.call_sync(NAME, path, interface, method, arguments, None, self._flags, limit, None)
         except GLib.Error as error:
-            raise _ours(error) from None
+            action = Action.VIEW if interface == PROPERTIES else required(interface, method)
+            raise _ours(error, action) from None
         (value,) = answer.unpack()
         return value
 
@@ -121,15 +128,17 @@ class _Missing(DaemonUnreachable):
     """The name is owned, but the object is not there: gone, or not there yet."""
 
 
-def _ours(error: GLib.Error) -> GatewayError:
-    """The error that an answer, or the want of one, stands for."""
+def _ours(error: GLib.Error, action: Action) -> GatewayError:
+    """The error that an answer, or the want of one, stands for; ``action`` is what the call takes."""
     name = Gio.DBusError.get_remote_error(error) or ""
     message = error.message.removeprefix(f"GDBus.Error:{name}: ")
     if name.startswith(DBUS_PREFIX):
         known = all_errors().get(name.removeprefix(DBUS_PREFIX))
+        if known is NotAuthorized and action in message:
+            return NotAuthorized(message, remedy=refusal(action, "").remedy)
         return known(message) if known else GatewayError(f"{message} ({name})")
     if name == _BUS_ERROR + "AccessDenied":
-        return NotAuthorized("the bus does not let this user call that method")
+        return refusal(action, "this user")
     if name == _BUS_ERROR + "InvalidArgs":
         return InvalidArgument(message)
     if name in _MISSING:

@@ -115,8 +115,12 @@ class Door:
 
     def daemon(self) -> Daemon:
         """As its own user, who has no right that the package does not give."""
-        python = [*self.within("gatewayd"), "env", "-C", str(self._folder / "checkout")]
-        return Daemon(self.bus.address, [*python, str(self._folder / "venv" / "bin" / "python")])
+        return Daemon(self.bus.address, self.python("gatewayd"))
+
+    def python(self, user: str) -> list[str]:
+        """The beginning of a command line: the interpreter that finds our modules, as this user."""
+        interpreter = self._folder / "venv" / "bin" / "python"
+        return [*self.within(user), "env", "-C", str(self._folder / "checkout"), str(interpreter)]
 
     def _with(self, original: Path, lines: Sequence[str]) -> Path:
         """A copy with these lines, and without others for the same names."""

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from gi.repository import Gio, GLib
 
-from gatewayd.control.client import JOB, NAME, ROOT, Client
+from gatewayd.control.access import JOB
+from gatewayd.control.client import NAME, ROOT, Client
 from gatewayd.lab.demo.stage import Stage
 
 

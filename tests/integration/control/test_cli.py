@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bus import Bus, as_user
+from tests.support.bus import Bus
 from tests.support.control_daemon import Daemon
 from tests.support.fake_operations import PEM
 
@@ -213,18 +213,6 @@ def test_when_the_daemon_goes_away_it_says_so(bus: Bus) -> None:
     _, err = process.communicate(timeout=10)
     assert process.returncode == 69
     assert "gatewayd left the bus" in err
-
-
-def test_a_stranger_is_told_who_may(bus: Bus, daemon: Daemon) -> None:
-    # The interpreter of the virtual environment may be unreadable for somebody else; the system's is not.
-    code = "import sys; sys.path[:0] = sys.argv[1:2]; from gatewayd.control.client import Client; Client(sys.argv[2])"
-    call = "from gatewayd.errors import GatewayError\ntry: Client(sys.argv[2]).call('GetRegistrarCertificate')\n"
-    script = f"{code}\n{call}except GatewayError as error: print(error.name(), error.exit_code)"
-    root = str(Path(__file__).parents[3])
-    asked = subprocess.run(
-        [*as_user(65534), "/usr/bin/python3", "-c", script, root, bus.address], capture_output=True, text=True
-    )
-    assert asked.stdout == "NotAuthorized 77\n", asked.stderr
 
 
 def test_a_reader_that_stops_reading_is_no_drama(ctl: Ctl, daemon: Daemon) -> None:

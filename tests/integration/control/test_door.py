@@ -12,7 +12,7 @@ from gatewayd.control.access import GATEWAY, GROUPS, JOB, MANAGER, TABLE, Action
 from gatewayd.control.wrapper import PROPERTIES, interfaces
 from tests.support.calls import CALLS
 from tests.support.control_daemon import Daemon
-from tests.support.door import ROOT, Caller, Door, door
+from tests.support.door import ROOT, USERS, Caller, Door, door
 
 FIRST_JOB = f"{ROOT}/jobs/1"
 PATHS = {GATEWAY: ROOT, MANAGER: ROOT, JOB: FIRST_JOB}
@@ -152,6 +152,41 @@ def test_the_usual_tools_work_for_a_technician(house: Door, callers: dict[str, C
     done = subprocess.run([*house.within("door-technician"), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "gw-1" in done.stdout or FIRST_JOB in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("user", "command", "words"),
+    [
+        (
+            "door-technician",
+            ["renew"],
+            f"the user with uid {USERS['door-technician']} lacks org.gatewayd.operate, which root and the members of "
+            "gatewayd-operators have\n"
+            "Ask an administrator to add you to gatewayd-operators (gpasswd -a YOU GROUP), then log in again.",
+        ),
+        (
+            "door-operator",
+            ["clock", "trust"],
+            f"the user with uid {USERS['door-operator']} lacks org.gatewayd.administer, which root has\n"
+            "Call as root, or ask an administrator to.",
+        ),
+        (
+            STRANGER,
+            ["page", "close"],
+            "this user lacks org.gatewayd.replace, which root and the members of gatewayd-technicians and "
+            "gatewayd-operators have\n"
+            "Ask an administrator to add you to gatewayd-technicians or gatewayd-operators (gpasswd -a YOU GROUP), "
+            "then log in again.",
+        ),
+    ],
+)
+def test_gatewayctl_says_what_is_missing_who_has_it_and_what_to_do(
+    house: Door, callers: dict[str, Caller], user: str, command: list[str], words: str
+) -> None:
+    ctl = [*house.python(user), "-m", "gatewayd.control", "--bus", house.bus.address, *command]
+    done = subprocess.run(ctl, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.stderr == f"gatewayctl: {words}\n"
+    assert done.returncode == 77
 
 
 def test_without_an_agent_nobody_is_asked(callers: dict[str, Caller]) -> None:

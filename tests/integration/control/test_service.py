@@ -7,7 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import pydbus
 import pytest
+from gi.repository import Gio
 
 from gatewayd.config import ControlSettings
 from gatewayd.control.client import Client
@@ -15,8 +17,9 @@ from gatewayd.control.service import ControlService
 from gatewayd.core.listing import HubState, Order, Shown, Wanted
 from gatewayd.core.model import DeviceKind
 from gatewayd.errors import DaemonUnreachable, GatewayError
-from tests.support.bus import Bus, gdbus
+from tests.support.bus import Bus, as_user, gdbus
 from tests.support.calls import CALLS
+from tests.support.door import Caller
 from tests.support.fake_operations import FakeOperations
 
 GATEWAY1 = "org.gatewayd.Gateway1"
@@ -43,8 +46,43 @@ async def test_the_daemons_user_may_call_and_others_not_while_there_is_no_polkit
     assert await call(bus, "GetStatus")
     for method in ("GetStatus", "AddDevice"):
         words = await refused(bus, method, *CALLS[method], uid=NOBODY)
-        assert "org.gatewayd.Error.NotAuthorized: only root may call while polkit does not answer" in words
+        assert "org.gatewayd.Error.NotAuthorized: polkit cannot be asked (is polkitd installed?)" in words
     assert operations.calls == []
+
+
+class Authority:
+    """polkit, where nobody may anything without a password, and where whoever is asked for it knows it."""
+
+    dbus = """<node><interface name="org.freedesktop.PolicyKit1.Authority"><method name="CheckAuthorization">
+      <arg type="(sa{sv})" direction="in"/> <arg type="s" direction="in"/> <arg type="a{ss}" direction="in"/>
+      <arg type="u" direction="in"/> <arg type="s" direction="in"/> <arg type="(bba{ss})" direction="out"/>
+    </method></interface></node>"""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int]] = []
+
+    def CheckAuthorization(
+        self, subject: tuple[str, dict[str, str]], action: str, details: dict[str, str], flags: int, cancellation: str
+    ) -> tuple[bool, bool, dict[str, str]]:
+        self.asked.append((subject[0], action, flags))
+        return flags == 1, flags == 0, {}
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+async def test_a_password_is_asked_for_only_where_the_message_allows_it(
+    bus: Bus, service: ControlService, operations: FakeOperations, interactive: bool
+) -> None:
+    authority = Authority()
+    polkit = pydbus.connect(bus.address)
+    polkit.publish("org.freedesktop.PolicyKit1", ("Authority", authority))
+    stranger = Caller(as_user(NOBODY), bus.address)
+    flags = Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else Gio.DBusCallFlags.NONE
+    error, _ = await asyncio.to_thread(stranger.call, GATEWAY1, "TrustClock", types=[], flags=int(flags))
+    await asyncio.to_thread(stranger.close)
+    polkit.con.close_sync(None)
+    assert authority.asked == [("system-bus-name", "org.gatewayd.administer", each) for each in range(1 + interactive)]
+    assert error == (None if interactive else "org.gatewayd.Error.NotAuthorized")
+    assert operations.calls == ([("clock_trust", NOBODY)] if interactive else [])
 
 
 async def test_arguments_arrive_as_they_were_sent(
