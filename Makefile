@@ -25,7 +25,7 @@ lint: setup
 	@.venv/bin/lint-imports
 
 test: lint
-	@$(PYTHON) -m pytest -q $(TEST_ARGS)
+	@$(PYTHON) -m pytest -q -n logical --maxprocesses 4 --dist worksteal $(TEST_ARGS)
 
 test-kill: setup
 	@$(PYTHON) -m pytest -q -s tests/e2e/test_revocation_kills.py --kills 200 $(TEST_ARGS)

@@ -72,7 +72,7 @@ def test_what_the_table_does_not_allow_raises(state: S, event: Event) -> None:
             step(state, event)
 
 
-@pytest.mark.parametrize("state", IN_PROGRESS)
+@pytest.mark.parametrize("state", sorted(IN_PROGRESS))
 def test_after_a_crash_the_step_is_started_again(state: S) -> None:
     resumed = recover(state)
     assert resumed not in IN_PROGRESS
@@ -81,28 +81,28 @@ def test_after_a_crash_the_step_is_started_again(state: S) -> None:
     assert actions
 
 
-@pytest.mark.parametrize("state", set(S) - IN_PROGRESS)
+@pytest.mark.parametrize("state", sorted(set(S) - IN_PROGRESS))
 def test_a_stable_state_survives_a_crash_as_it_is(state: S) -> None:
     assert recover(state) is state
 
 
-@pytest.mark.parametrize("state", IN_PROGRESS)
+@pytest.mark.parametrize("state", sorted(IN_PROGRESS))
 def test_what_is_under_way_is_not_started_twice(state: S) -> None:
     with pytest.raises(IllegalEvent):
         step(state, Event.START)
 
 
-@pytest.mark.parametrize("state", UNFINISHED)
+@pytest.mark.parametrize("state", sorted(UNFINISHED))
 def test_the_unfinished_can_go_on_by_themselves(state: S) -> None:
     assert Event.START in TABLE[recover(state)]
 
 
-@pytest.mark.parametrize("state", set(S) - UNFINISHED)
+@pytest.mark.parametrize("state", sorted(set(S) - UNFINISHED))
 def test_the_finished_do_not_start_anything(state: S) -> None:
     assert Event.START not in TABLE[state]
 
 
-@pytest.mark.parametrize("state", set(S) - FINAL)
+@pytest.mark.parametrize("state", sorted(set(S) - FINAL))
 def test_revocation_is_possible_everywhere_and_final(state: S) -> None:
     assert step(state, Event.REVOKED) == (S.REVOKED, ())
     assert not TABLE[S.REVOKED]

@@ -68,7 +68,7 @@ async def test_registry_creates_a_leaf_as_the_gateways_child_and_enables_nobody(
         await world.by_registry.ensure("leaf-2", "1b")
 
 
-@pytest.mark.parametrize("status", answers.CLOSED)
+@pytest.mark.parametrize("status", sorted(answers.CLOSED))
 async def test_report_waits_for_the_answer_which_proves_both(world: World, status: Status) -> None:
     assert isinstance(await world.by_report.disable(world.order), Waiting)
     assert not world.link.sent  # the first report is the outbox's
