@@ -34,11 +34,6 @@ from .systemd import notify
 
 log = logging.getLogger(__name__)
 
-_SHOWN_ON_THE_BUS = frozenset(
-    {"switch", "revocation", "replacement", "device added", Milestone.VERIFIED, Milestone.DISABLED}
-)
-"""Entries after which a device looks different."""
-
 _AFTER_CONNECT = 2.0
 """Seconds from the hub's CONNACK until what waits for the network is tried."""
 
@@ -199,7 +194,7 @@ class Daemon:
             self._parts.replacements.ring()
         if entry.what == Milestone.VERIFIED and entry.device_id == self._parts.id:
             self._spawn(self._fall_silent())
-        if entry.device_id is not None and entry.what in _SHOWN_ON_THE_BUS:
+        if entry.device_id is not None:
             self._parts.control.ring(entry.device_id)
 
     def _network_is_back(self) -> None:

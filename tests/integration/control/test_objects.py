@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from gi.repository import Gio, GLib
 
+from gatewayd.config import ControlSettings
+from gatewayd.control.bus import BusConnection
 from gatewayd.control.service import ControlService
 from gatewayd.errors import IssuerRejected
 from tests.support.bus import Bus, gdbus
-from tests.support.fake_operations import FakeOperations, device
+from tests.support.fake_operations import GATEWAY, FakeOperations, device
 
 ROOT = "/org/gatewayd/Gateway1"
 Signal = tuple[str, str, tuple[Any, ...]]
@@ -21,11 +23,10 @@ Signal = tuple[str, str, tuple[Any, ...]]
 class Listener:
     """Every signal of the service, in order: (path, name, values)."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, sender: str | None = "org.gatewayd.Gateway1") -> None:
         flags = Gio.DBusConnectionFlags.AUTHENTICATION_CLIENT | Gio.DBusConnectionFlags.MESSAGE_BUS_CONNECTION
         self.con = Gio.DBusConnection.new_for_address_sync(address, flags, None, None)
         self.heard: list[Signal] = []
-        sender = "org.gatewayd.Gateway1"
         self.con.signal_subscribe(sender, None, None, None, None, Gio.DBusSignalFlags.NONE, self._hear)
         self.con.call_sync(
             "org.freedesktop.DBus",
@@ -119,3 +120,34 @@ async def test_a_failed_job_has_its_error(
     job = (await managed(bus))[path]["org.gatewayd.Job1"]
     assert job["Error"]["data"]["error"]["data"] == "IssuerRejected"
     assert job["Error"]["data"]["message"]["data"] == "the CA said no"
+
+
+async def test_nothing_is_told_before_the_name_is_owned(
+    bus: Bus, operations: FakeOperations, settings: ControlSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the bus cannot know whose signals they are, and would give them to strangers, too."""
+    allowed, asked = asyncio.Event(), asyncio.Event()
+    own = BusConnection.own
+
+    async def later(connection: BusConnection) -> None:
+        asked.set()
+        await allowed.wait()
+        await own(connection)
+
+    monkeypatch.setattr(BusConnection, "own", later)
+    monkeypatch.setattr("gatewayd.control.service._SETTLE", 0.01)
+    service = ControlService(operations, settings, GATEWAY)
+    starting = asyncio.create_task(service.start())
+    async with asyncio.timeout(5):
+        await asked.wait()
+    listener = Listener(bus.address, sender=None)
+    service.ring(GATEWAY)
+    await asyncio.sleep(0.1)
+    operations.devices["leaf-1"] = device("leaf-1")
+    allowed.set()
+    await starting
+    service.ring("leaf-1")
+    await listener.until(ROOT, "DeviceChanged")
+    assert [values[0] for path, _, values in listener.heard if path.startswith(ROOT)] == ["leaf-1"]
+    listener.con.close_sync(None)
+    await service.stop()
