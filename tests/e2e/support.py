@@ -81,11 +81,12 @@ def check_books(stage: Stage, device_id: str) -> Json:
 class EstLeaf:
     """A leaf with one request, which it may send as often as it likes."""
 
-    def __init__(self, stage: Stage, device_id: str) -> None:
+    def __init__(self, stage: Stage, device_id: str, code: str = "") -> None:
+        """``code`` is that of a device which is known already."""
         self._stage = stage
         self.device_id = device_id
         self._context = ssl.create_default_context(cafile=stage.lab.ca_root)
-        self.code = str(stage.ctl_json("device", "add", device_id)["code"])
+        self.code = code or str(stage.ctl_json("device", "add", device_id)["code"])
         self.new_request()
 
     def new_request(self, common_name: str | None = None) -> None:
