@@ -161,7 +161,10 @@ class TokenFault(TokenError):
 class TokenFull(TokenError):
     fault = Fault.OPERATOR
     exit_code = 73
-    remedy = "Remove objects that are not gatewayd's from the token, or give it a larger one."
+    remedy = (
+        "Make room: on the disk, where the token keeps its keys in files; or remove objects that are not gatewayd's. "
+        "It is tried again by itself."
+    )
 
 
 class PinMissing(TokenError):

@@ -90,6 +90,11 @@ class TokenConnection:
         self._set(TokenState.READY, "")
 
     @property
+    def library(self) -> str:
+        """The module by its manufacturer."""
+        return str(self._lib.manufacturer_id)
+
+    @property
     def is_open(self) -> bool:
         return self._session is not None
 

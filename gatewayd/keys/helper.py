@@ -26,8 +26,8 @@ import pkcs11
 from pkcs11 import Mechanism
 
 from ..core.model import KeyAlgorithm
-from ..errors import GatewayError, Internal, TokenModuleBroken, TokenNotFound, TokenUnusable
-from . import faults, objects, provision, uri
+from ..errors import GatewayError, Internal, TokenFull, TokenModuleBroken, TokenNotFound, TokenUnusable
+from . import faults, objects, provision, room, uri
 from .base import Scheme
 from .channel import SIGN, SIGN_ANSWER, SIGN_REQUEST, Channel, ChannelClosed, read_json
 from .connection import TokenConnection
@@ -134,9 +134,15 @@ class Server:
 
     def _generate(self, id: str, label: str, algorithm: str) -> objects.PublicNumbers:
         key_id = bytes.fromhex(id)
-        return self._token.run(
-            lambda session: objects.generate(session, key_id, label, KeyAlgorithm(algorithm)), makes_key=True
-        )
+        try:
+            return self._token.run(
+                lambda session: objects.generate(session, key_id, label, KeyAlgorithm(algorithm)), makes_key=True
+            )
+        except faults.BROKEN as error:
+            if (place := room.full_place(self._token.library)) is not None:
+                self._token.close()  # tpm2-pkcs11 leaves the key that it could not store in one of the TPM's few slots
+                raise TokenFull(f"The token has no room for key {id}: the disk is full under {place}.") from error
+            raise
 
     def _find(self, public: objects.PublicNumbers) -> tuple[str, KeyAlgorithm] | None:
         found = self._token.run(lambda session: objects.find(session, public))

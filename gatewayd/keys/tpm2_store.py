@@ -13,13 +13,13 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..errors import AttestationUnsupported, TokenFault
+from . import room
 from .pin import Pin
 
 _FILE: Final = "tpm2_pkcs11.sqlite3"
@@ -72,7 +72,7 @@ class StoredKey:
 def find(label: str, key_id: bytes, environ: Mapping[str, str] = os.environ) -> StoredKey:
     """The private key with this id in the token. Raises AttestationUnsupported when tpm2-pkcs11 has none there, and
     TokenFault when its file cannot be read."""
-    path = next((each / _FILE for each in _places(environ) if (each / _FILE).exists()), None)
+    path = next((each / _FILE for each in room.tpm2_pkcs11(environ) if (each / _FILE).exists()), None)
     if path is None:
         raise AttestationUnsupported(f"The token {label!r} is not in a TPM: there is no store of tpm2-pkcs11.")
     try:
@@ -80,13 +80,6 @@ def find(label: str, key_id: bytes, environ: Mapping[str, str] = os.environ) -> 
             return _find(database, label, key_id)
     except (sqlite3.Error, KeyError, ValueError) as error:
         raise TokenFault(f"{path} cannot be read ({type(error).__name__}).") from error
-
-
-def _places(environ: Mapping[str, str]) -> list[Path]:
-    """Where tpm2-pkcs11 itself looks."""
-    if chosen := environ.get("TPM2_PKCS11_STORE"):
-        return [Path(chosen)]
-    return [Path("/etc/tpm2_pkcs11"), Path(environ.get("HOME", "/")) / ".tpm2_pkcs11"]
 
 
 def _find(database: sqlite3.Connection, label: str, key_id: bytes) -> StoredKey:

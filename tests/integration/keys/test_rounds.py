@@ -16,7 +16,7 @@ from gatewayd.keys.token import Pkcs11KeyStore
 from tests.support.plant import GATEWAY, Plant, Someone
 from tests.support.softhsm import SoftHsm
 
-ROUNDS = int(os.environ.get("ROUNDS", "50"))
+ROUNDS = int(os.environ.get("ROUNDS", "20"))
 
 
 async def renew(plant: Plant) -> None:

@@ -18,30 +18,20 @@ import pytest
 from gatewayd.errors import StoreBroken, StoreInUse
 from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
+from tests.support.mounts import PRIVATE_MOUNTS
 
 from .child import record
 
 CHILD = [sys.executable, "-m", "tests.integration.store.child"]
 
 
-def _private_mounts() -> list[str] | None:
-    """The command under which a tmpfs can be mounted here, gone with the process; as root or in a user namespace."""
-    for command in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
-        if subprocess.run([*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode == 0:
-            return command
-    return None
-
-
-MOUNTS = _private_mounts()
-
-
-@pytest.mark.parametrize("way", ["limit"] if MOUNTS is None else ["limit", "tmpfs"])
+@pytest.mark.parametrize("way", ["limit"] if PRIVATE_MOUNTS is None else ["limit", "tmpfs"])
 def test_after_a_full_disk_the_store_works_again_without_a_restart(path: Path, way: str) -> None:
     path.parent.mkdir(mode=0o700)
     if way == "limit":
         command, says = [*CHILD, "limit", str(path)], "SQLITE_IOERR_WRITE"
     else:
-        command, says = [*(MOUNTS or []), *CHILD, "fill", str(path), str(path.parent)], "is full"
+        command, says = [*(PRIVATE_MOUNTS or []), *CHILD, "fill", str(path), str(path.parent)], "is full"
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
