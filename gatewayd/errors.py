@@ -487,6 +487,19 @@ class ResponderRefused(GatewayError):
     remedy = "Make the device a child of this gateway in the hub (device scope); it is asked again by itself."
 
 
+class PinLost(GatewayError):
+    """The identity of a device whose hardware was replaced is not pinned to its certificate any more: what was revoked
+    under its name may be let in again."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 75
+    remedy = (
+        "Somebody has changed the device's authentication in the hub: set it back to the thumbprints that "
+        "'gatewayctl device show' names, or replace the device."
+    )
+
+
 class ResponderSilent(GatewayError):
     fault = Fault.PEER
     recoverable = True

@@ -312,7 +312,6 @@ class Parts:
                 events=self.events,
                 steps=self.gateway_steps,
                 anchors=self.anchors,
-                way=self.way,
                 gateway_id=self.id,
                 ring=reactions.ring,
             ),

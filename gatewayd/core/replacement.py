@@ -116,20 +116,24 @@ def recover(state: S) -> S:
     return _LAST_STABLE.get(state, state)
 
 
-def is_shut(revocations: Iterable[Revocation], alive: Iterable[str]) -> bool:
+def is_shut(revocations: Iterable[Revocation], alive: Iterable[str], *, by_pin: bool = False) -> bool:
     """Whether the id may be enabled again. ``revocations``: all of the device's; ``alive``: the serials of its revoked
-    certificates that have not expired.
+    certificates that have not expired; ``by_pin``: the hub shuts them out no sooner than with the pin.
 
     Each must be verified as disabled, or its own way there would disable the new hardware. One that is alive must be
     revoked at the CA, too, because a CA that is linked to the hub disables the id when it revokes.
     """
     living = frozenset(alive)
+    later = _AFTER_THE_PIN if by_pin else {Milestone.REPORTED}
     return all(
         is_done(each, milestone)
         for each in revocations
         for milestone in EXPECTED[each.scope]
-        if milestone is not Milestone.REPORTED and (milestone is not Milestone.REVOKED_AT_CA or each.serial in living)
+        if milestone not in later and (milestone is not Milestone.REVOKED_AT_CA or each.serial in living)
     )
+
+
+_AFTER_THE_PIN: Final = frozenset({Milestone.REPORTED, Milestone.DISABLED, Milestone.VERIFIED})
 
 
 def lift_at(credentials: Iterable[Credential], now: datetime) -> datetime:

@@ -29,6 +29,7 @@ from ..core.model import (
     CredentialState,
     Device,
     DeviceKind,
+    DeviceState,
     JournalEntry,
     OutboxMessage,
     RevocationReason,
@@ -348,7 +349,9 @@ class CredentialEngine:
 
         def work(tx: Tx) -> JournalEntry:
             tx.credentials.put(final)
-            revoking.add_revocation(tx, final, reason, DAEMON, now)
+            # New hardware of the gateway's reports what the old one leaves behind once it is in service.
+            tell = device.kind is DeviceKind.LEAF or device.state is DeviceState.REVOKED
+            revoking.add_revocation(tx, final, reason, DAEMON, now, tell=tell)
             words = final.serial or "nothing was minted"
             entry = JournalEntry(now, device.device_id, DAEMON, "wind-up", "done", words, serial=final.serial)
             tx.journal.append(entry)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ..core import revocation as table
 from ..core import transfer
-from ..core.model import DeviceKind, JournalEntry, Milestone, Revocation, RevocationReason, RevocationScope
+from ..core.model import DeviceKind, JournalEntry, Revocation, RevocationReason
 from ..core.transfer import Bundle
 from ..errors import AdoptionRefused
 from ..store.base import Tx
@@ -59,12 +59,11 @@ def take_over(tx: Tx, bundle: Bundle, reason: RevocationReason, who: str, now: d
     for device in bundle.devices:
         if device.kind is DeviceKind.LEAF:
             tx.devices.put(device)
-    by_serial = {(each.device_id, each.serial): each for each in bundle.credentials}
     for revocation in bundle.revocations:
         tx.revocations.add(_at_once(revocation))
-        reported = table.is_done(revocation, Milestone.REPORTED)
-        if revocation.scope is RevocationScope.DEVICE and not reported:
-            revoking.report_later(tx, revocation, by_serial[revocation.device_id, revocation.serial], now)
+    for device in bundle.devices:
+        if device.kind is DeviceKind.LEAF:
+            revoking.report_all_later(tx, device.device_id, now)
     for replacement in bundle.replacements:
         tx.replacements.add(replace(replacement, next_attempt_at=None))
     words = (

@@ -74,7 +74,8 @@ class Replacements:
         """Once no old certificate is open any more, see for ourselves that the id is disabled: it may have been
         enabled again by hand since the last one was verified."""
         now = self._clock.now()
-        if not await self._store.read(lambda tx: replacing.is_shut(tx, found, now)):
+        by_pin = self._way.shuts_by_pin(found.device_id)
+        if not await self._store.read(lambda tx: replacing.is_shut(tx, found, now, by_pin=by_pin)):
             return
         try:
             with self._health.watch(self._health.registry):
@@ -83,7 +84,7 @@ class Replacements:
             await self._failed(found, "shut-out", error)
             return
         now = self._clock.now()
-        entry = await self._store.write(lambda tx: replacing.shut_out(tx, found, evidence, now))
+        entry = await self._store.write(lambda tx: replacing.shut_out(tx, found, evidence, now, by_pin=by_pin))
         if entry is not None:
             self._events.publish(entry)
             self._drive_on()

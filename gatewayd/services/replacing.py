@@ -12,6 +12,7 @@ from ..core.model import (
     Credential,
     CredentialState,
     Device,
+    DeviceKind,
     DeviceState,
     JournalEntry,
     Replacement,
@@ -21,6 +22,7 @@ from ..core.model import (
 from ..core.replacement import Event
 from ..errors import NoReplacement
 from ..store.base import Tx
+from ..upstream.base import Pinning
 from . import revoking
 from .events import DAEMON
 
@@ -35,7 +37,8 @@ def begin(tx: Tx, device: Device, reason: RevocationReason, who: str, now: datet
     present = tx.replacements.open_of(device_id)
     if present is not None and present.state in table.UNDER_WAY:
         return []
-    entries = revoking.revoke_device(tx, device_id, reason, who, now)  # ends a pin that is in force
+    # Ends a pin that is in force. A gateway's is reported once the new hardware can, which the report would disable.
+    entries = revoking.revoke_device(tx, device_id, reason, who, now, tell=device.kind is DeviceKind.LEAF)
     tx.codes.withdraw_all(device_id)  # the old hardware's own code would let its key in again
     generations = [each.generation for each in tx.credentials.all(device_id)]
     tx.replacements.add(
@@ -71,31 +74,34 @@ def cancel(tx: Tx, device: Device, who: str, now: datetime) -> list[JournalEntry
     return [entry, *revoking.revoke_device(tx, device_id, found.reason, who, now)]
 
 
-def shut_out(tx: Tx, seen: Replacement, evidence: str, now: datetime) -> JournalEntry | None:
+def shut_out(tx: Tx, seen: Replacement, evidence: str, now: datetime, *, by_pin: bool) -> JournalEntry | None:
     """The id was read back as disabled: it is free for the new hardware, unless more has turned up meanwhile."""
     found = tx.replacements.open_of(seen.device_id)
-    if found is None or found.state is not ReplacementState.CLOSING or not is_shut(tx, found, now):
+    if found is None or found.state is not ReplacementState.CLOSING or not is_shut(tx, found, now, by_pin=by_pin):
         return None
     state, _ = table.step(found.state, Event.SHUT)
     tx.replacements.put(replace(found, state=state, shut_at=now, attempts=0, next_attempt_at=None, last_error=None))
     for credential in tx.credentials.all(found.device_id):
-        if credential.generation > found.last_old and credential.state is CredentialState.ISSUED:
+        if credential.generation > found.last_old and credential.state in _WAITING:
             tx.credentials.put(replace(credential, next_attempt_at=None))  # it has waited for this
     entry = JournalEntry(now, found.device_id, DAEMON, "shut-out", "done", evidence)
     tx.journal.append(entry)
     return entry
 
 
-def is_shut(tx: Tx, found: Replacement, now: datetime) -> bool:
+_WAITING = frozenset({CredentialState.KEYED, CredentialState.ISSUED})
+
+
+def is_shut(tx: Tx, found: Replacement, now: datetime, *, by_pin: bool) -> bool:
     """core.replacement.is_shut, of what is on record."""
     old = [each for each in tx.credentials.all(found.device_id) if each.generation <= found.last_old]
     if any(each.state in lifecycle.UNFINISHED for each in old):
         return False  # the engine has to find out yet what was minted for it
     alive = {each.serial for each in old if each.serial and each.not_after is not None and each.not_after > now}
-    return table.is_shut(tx.revocations.all(found.device_id), alive)
+    return table.is_shut(tx.revocations.all(found.device_id), alive, by_pin=by_pin)
 
 
-def begin_pin(tx: Tx, credential: Credential, now: datetime) -> Replacement | None:
+def begin_pin(tx: Tx, credential: Credential, now: datetime, *, by_pin: bool) -> Replacement | None:
     """The intent to have the hub let ``credential`` in: the replacement as it stands now. PINNING or with its pin in
     force, it may be done; in any other state an old certificate is not shut out yet. None when no pin is needed."""
     found = tx.replacements.open_of(credential.device_id)
@@ -103,7 +109,7 @@ def begin_pin(tx: Tx, credential: Credential, now: datetime) -> Replacement | No
         return found
     found = replace(found, state=table.recover(found.state), certificate_at=found.certificate_at or now)
     if found.state is ReplacementState.AWAITING:
-        shut = is_shut(tx, found, now)
+        shut = is_shut(tx, found, now, by_pin=by_pin)
         state, _ = table.step(found.state, Event.START if shut else Event.REOPENED)
         found = replace(found, state=state, shut_at=found.shut_at if shut else None)
     tx.replacements.put(found)
@@ -121,6 +127,8 @@ def pinned(tx: Tx, credential: Credential, now: datetime) -> JournalEntry | None
     device = tx.devices.get(credential.device_id)
     assert device is not None
     tx.devices.put(replace(device, state=DeviceState.ACTIVE, revocation_reason=None))
+    if device.kind is DeviceKind.GATEWAY:
+        revoking.report_all_later(tx, credential.device_id, now)
     words = f"to {credential.thumbprint}, until {until:%Y-%m-%d %H:%M:%S}Z"
     entry = JournalEntry(now, credential.device_id, DAEMON, "pinned", "done", words, serial=credential.serial)
     tx.journal.append(entry)
@@ -131,3 +139,18 @@ def pinnable(tx: Tx, device_id: str) -> frozenset[str]:
     """What a pin of ours may consist of: the latest certificates that are not revoked."""
     latest = [each for each in tx.credentials.all(device_id) if each.state is not CredentialState.REVOKED][-_LATEST:]
     return frozenset(each.thumbprint for each in latest if each.thumbprint)
+
+
+def pin_of(tx: Tx, found: Replacement, credential: Credential, now: datetime) -> Pinning:
+    """What the hub is to let in, for ``credential``. A gateway shows the certificates for which it asks that."""
+    current = tx.credentials.current(found.device_id)
+    primary, secondary = table.slots(current, credential)
+    enable = found.state is ReplacementState.PINNING
+    pin = Pinning(found.device_id, credential.serial or "", primary, secondary, enable)
+    device = tx.devices.get(found.device_id)
+    if device is None or device.kind is not DeviceKind.GATEWAY:
+        return pin
+    revoked = [each for each in tx.credentials.all(found.device_id) if each.state is CredentialState.REVOKED]
+    replaced = [each for each in revoked if each.not_after is not None and each.not_after > now][-_LATEST:]
+    shown = tuple(each.certificate for each in replaced if each.certificate is not None)
+    return replace(pin, certificate=credential.certificate or b"", replaced=shown if enable else ())

@@ -87,8 +87,8 @@ class Revocations:
         self._issuer = issuer
         self._way = way
         self._gateway_id = gateway_id
-        self._own_is_replaced = False
-        """The gateway is new hardware that is not in service yet: it reports once it is."""
+        self._own: DeviceState | None = None
+        """The gateway's."""
         self.alarm = Alarm()
         self._room = {milestone: asyncio.Semaphore(at_once) for milestone, at_once in _AT_ONCE.items()}
         self._carrying: dict[_Key, _Carried] = {}
@@ -129,7 +129,7 @@ class Revocations:
         moments: list[datetime] = []
         everything, self._all_hastened = self._all_hastened, False
         own, revocations = await self._store.read(lambda tx: (tx.devices.get(self._gateway_id), tx.revocations.open()))
-        self._own_is_replaced = own is not None and own.state is DeviceState.REPLACING
+        self._own = own.state if own is not None else None
         still_open = {(revocation.device_id, revocation.serial) for revocation in revocations}
         if everything:
             self._hastened |= still_open
@@ -153,7 +153,8 @@ class Revocations:
             return True
         # The CA's own link may have shut the gateway out already: what cannot be said does not keep it enabled.
         patient = self._clock.now() < revocation.known_at + _REPORTS_WITHIN
-        return revocation.device_id == self._gateway_id and patient and not self._own_is_replaced
+        # New hardware that is not in service yet reports once it is.
+        return revocation.device_id == self._gateway_id and patient and self._own is not DeviceState.REPLACING
 
     def _due(self, revocation: Revocation, now: datetime) -> tuple[Milestone, ...]:
         if (revocation.device_id, revocation.serial) in self._hastened:
@@ -281,6 +282,7 @@ class Revocations:
             known_at=revocation.known_at,
             attempts=revocation.progress.get(milestone, MilestoneProgress()).attempts,
             report=report.revocation_report(revocation, credential),
+            own_end=revocation.device_id == self._gateway_id and self._own is DeviceState.REVOKED,
         )
 
     async def _credential(self, revocation: Revocation) -> Credential | None:

@@ -27,12 +27,15 @@ from ..store.base import Tx
 from ..upstream import report
 
 
-def revoke_device(tx: Tx, device_id: str, reason: RevocationReason, who: str, now: datetime) -> list[JournalEntry]:
+def revoke_device(
+    tx: Tx, device_id: str, reason: RevocationReason, who: str, now: datetime, *, tell: bool = True
+) -> list[JournalEntry]:
     """From this transaction on the device is refused here, and each of its unexpired certificates is on its way to
     *verified*. Idempotent: what is revoked already is left as it is, and a device may be revoked again after a new
     certificate of it has turned up.
 
     A credential in progress is left to the engine, which holds it: it finds the device revoked and winds it up.
+    ``tell``: whether it is reported at once.
     """
     device = tx.devices.get(device_id)
     assert device is not None
@@ -52,7 +55,7 @@ def revoke_device(tx: Tx, device_id: str, reason: RevocationReason, who: str, no
             continue
         state, _ = lifecycle.step(credential.state, Event.REVOKED)
         tx.credentials.put(replace(credential, state=state, updated_at=now, renew_at=None, next_attempt_at=None))
-        if add_revocation(tx, credential, reason, who, now):
+        if add_revocation(tx, credential, reason, who, now, tell=tell):
             words, serial = f"serial {credential.serial}", credential.serial
             entries.append(JournalEntry(now, device_id, who, str(Milestone.REFUSED_HERE), "done", words, serial=serial))
     for entry in entries:
@@ -105,9 +108,11 @@ def add_revocation(
     who: str,
     now: datetime,
     scope: RevocationScope = RevocationScope.DEVICE,
+    *,
+    tell: bool = True,
 ) -> bool:
-    """The intent to revoke one certificate, and the message that reports it: that gets its device disabled, so there is
-    none when only the certificate is revoked. False when there is none to revoke."""
+    """The intent to revoke one certificate, and, with ``tell``, the message that reports it: that gets its device
+    disabled, so there is none when only the certificate is revoked. False when there is none to revoke."""
     if credential.certificate is None or credential.serial is None:
         return False
     refused = MilestoneProgress(done_at=now, attempts=1, evidence="the device's record")
@@ -122,9 +127,17 @@ def add_revocation(
     )
     if not tx.revocations.add(revocation):
         return False
-    if scope is RevocationScope.DEVICE:
+    if tell and scope is RevocationScope.DEVICE:
         report_later(tx, revocation, credential, now)
     return True
+
+
+def report_all_later(tx: Tx, device_id: str, now: datetime) -> None:
+    """What has not been reported of a device's revocations."""
+    by_serial = {each.serial: each for each in tx.credentials.all(device_id) if each.serial}
+    for revocation in tx.revocations.all(device_id):
+        if revocation.scope is RevocationScope.DEVICE and not table.is_done(revocation, Milestone.REPORTED):
+            report_later(tx, revocation, by_serial[revocation.serial], now)
 
 
 def report_later(tx: Tx, revocation: Revocation, credential: Credential, now: datetime) -> None:

@@ -190,6 +190,7 @@ class GatewaySteps(CommonSteps):
     async def request(self, device: Device, credential: Credential) -> Issued | Working:
         request = self._certificate_request(device, credential)
         await self._check_key(device, credential)
+        await self._pins.wait_for_old_hardware(device)
         holder = await self._holder(device)
         # A person's token first: while a bootstrap is under way, the registrar's application may not be known yet.
         registrar = self.bootstrap or self._issuer
@@ -266,7 +267,7 @@ class GatewaySteps(CommonSteps):
             raise CertificateUnacceptable("There is no certificate to accept.", device=device.device_id)
         await self._check_key(device, credential)
         new = self.as_link(credential)
-        await self._pins.place(device, credential)
+        await self._pins.place(device, credential, lambda: self._introduce(new, device, credential))
         try:
             await self._link.switch(new)
         except HubRefused:
@@ -277,3 +278,15 @@ class GatewaySteps(CommonSteps):
             with self._health.watch(self._health.registry):
                 await self._way.ensure(device.device_id, credential.serial or "")
             await self._link.switch(new)
+
+    async def _introduce(self, new: LinkCredential, device: Device, credential: Credential) -> None:
+        """Connect as new hardware that has to ask for its pin over this very link."""
+        try:
+            await self._link.switch(new)
+        except HubRefused as error:
+            raise HubRefused(
+                f"The hub does not let the new hardware of {device.device_id} in, so that it cannot ask for its pin "
+                f"({error.message}). Somebody with rights on the hub has to set the identity's authentication to X.509 "
+                f"self-signed with the thumbprint {credential.thumbprint} in both places, and enable it.",
+                device=device.device_id,
+            ) from error

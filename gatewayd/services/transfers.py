@@ -14,7 +14,7 @@ from ..core.transfer import Bundle
 from ..errors import AdoptionRefused, CertificateUnacceptable, InvalidArgument, NotBootstrapped
 from ..pki import sealed
 from ..store.base import Store, Tx
-from ..upstream.base import LinkCredential, Way
+from ..upstream.base import LinkCredential
 from . import handover
 from .anchors import Anchors
 from .clock import Clock, require
@@ -34,7 +34,6 @@ class Transfers:
         events: Events,
         steps: GatewaySteps,
         anchors: Anchors,
-        way: Way,
         gateway_id: str,
         ring: Callable[[], None],
     ) -> None:
@@ -43,7 +42,6 @@ class Transfers:
         self._events = events
         self._steps = steps
         self._anchors = anchors
-        self._way = way
         self._gateway_id = gateway_id
         self._ring = ring
 
@@ -75,11 +73,6 @@ class Transfers:
         except ValueError:
             raise InvalidArgument(f"{reason!r} is not a reason for a revocation.") from None
         require(self._clock)
-        if self._way.reports_first:
-            # A gateway that is shut out cannot ask the responder to let it in again.
-            raise AdoptionRefused(
-                "With upstream.way = 'report' the hub's identity cannot be given to the new hardware from here."
-            )
         if not self._anchors.known():
             raise AdoptionRefused("No CA is known here to check the export against: set [trust] issuer_anchors.")
         now = self._clock.now()

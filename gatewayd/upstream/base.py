@@ -100,6 +100,8 @@ class Order:
     """How often this was attempted before."""
     report: Mapping[str, Any]
     """What the hub is told about it (``report.revocation_report``)."""
+    own_end: bool = False
+    """Whether the gateway itself goes with it, and so can neither be answered nor look any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,10 @@ class Pinning:
     """SHA-256 thumbprints, hex in lower case."""
     enable: bool
     """Whether the identity is to be enabled with it, in the same write."""
+    certificate: bytes = b""
+    """DER of the certificate for whose sake it is done, and"""
+    replaced: tuple[bytes, ...] = ()
+    """DER of the revoked ones that it shuts out: what a gateway has to show that asks for a pin of its own."""
 
     @property
     def thumbprints(self) -> frozenset[str]:
@@ -139,6 +145,10 @@ class Way(Protocol):
     reports_first: bool
     """Whether the D2C report is what gets the device disabled, and so comes before."""
 
+    def shuts_by_pin(self, device_id: str) -> bool:
+        """Whether its old hardware cannot be shut out before the new one is let in, but only in the same write: of the
+        gateway itself, where what is to be done has to be said over its own link."""
+
     async def ensure(self, device_id: str, serial: str) -> None:
         """For its certificate ``serial``: the identity exists and is enabled, a leaf's as a child of the gateway's. It
         is created when it is missing. Raises HubRefused for one that is disabled: it is never enabled here."""
@@ -155,6 +165,10 @@ class Way(Protocol):
 
     async def pin(self, pin: Pinning) -> str:
         """Returns the evidence, read back."""
+
+    async def check_pin(self, pin: Pinning) -> None:
+        """Look, and change nothing; ``pin`` is one that does not enable. Raises PinLost when the identity is not pinned
+        to exactly this."""
 
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
         """Let in any certificate of its CA again, unless it is pinned to others than ``ours``. Returns the evidence,

@@ -62,13 +62,17 @@ def enrollment_report(device_id: str, serial: str) -> dict[str, Any]:
 def pin_report(pin: Pinning) -> dict[str, Any]:
     """The body of the D2C message by which a gateway without rights on the hub asks for a pin, less the ``etag`` of
     the identity that it is about."""
-    return {
+    body = {
         "type": PIN,
         "deviceId": pin.device_id,
         "serial": pin.serial,
         "thumbprints": [pin.primary, pin.secondary],
         "enable": pin.enable,
     }
+    if pin.certificate:
+        body["certificate"] = base64.b64encode(pin.certificate).decode()
+        body["replaced"] = [base64.b64encode(each).decode() for each in pin.replaced]
+    return body
 
 
 def unpin_report(device_id: str, ours: Iterable[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..config import UpstreamSettings
 from ..core.model import UpstreamWay
-from ..errors import HubConflict, HubRefused, HubRejected, ResponderRefused, ResponderSilent
+from ..errors import HubConflict, HubRefused, HubRejected, PinLost, ResponderRefused, ResponderSilent
 from . import report
 from .answers import CLOSED, Answer, Answers, Status
 from .base import Link, LinkState, Order, Pinning, Registry, Waiting, Way
@@ -47,6 +47,9 @@ class RegistryWay:
     """The gateway does it in the hub's registry."""
 
     reports_first = False
+
+    def shuts_by_pin(self, device_id: str) -> bool:
+        return False
 
     def __init__(self, registry: Registry, gateway_id: str) -> None:
         self._registry = registry
@@ -105,6 +108,11 @@ class RegistryWay:
             )
         return f"read back: pinned, etag {identity.etag}"
 
+    async def check_pin(self, pin: Pinning) -> None:
+        identity = await self._registry.get(pin.device_id)
+        if identity is None or not identity.is_pinned(pin):
+            raise _lost(pin)
+
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
         await self._registry.unpin(device_id, ours)
         identity = await self._registry.get(device_id)
@@ -130,6 +138,9 @@ class ReportWay:
         self._gateway_id = gateway_id
         self._deadline = deadline
 
+    def shuts_by_pin(self, device_id: str) -> bool:
+        return device_id == self._gateway_id
+
     async def ensure(self, device_id: str, serial: str) -> None:
         if device_id == self._gateway_id:
             # Without an identity it cannot say anything, and only a person can change that.
@@ -154,7 +165,7 @@ class ReportWay:
         raise _refused(answer)
 
     async def disable(self, order: Order) -> str | Waiting:
-        if order.device_id == self._gateway_id:
+        if order.own_end:
             return await self._watch_own_end(order)
         answer = self._answers.get(report.REVOCATION, order.device_id, order.serial)
         if answer is not None and answer.status in CLOSED:
@@ -177,31 +188,48 @@ class ReportWay:
     async def keep_out(self, device_id: str, reason: str) -> str:
         """The responder has answered for each certificate. Should somebody enable the identity again before the new
         hardware is there: the write that pins it shuts the old certificates out in any case."""
+        if self.shuts_by_pin(device_id):
+            return "revoked at the CA; the write that pins the new certificate shuts them out of the hub"
         return "answered by the responder for each certificate"
 
     async def pin(self, pin: Pinning) -> str:
-        return await self._ask(report.PIN, pin.device_id, pin.serial, report.pin_report(pin))
+        answer = await self._bring_about(report.PIN, pin.device_id, pin.serial, report.pin_report(pin))
+        if answer.status is not Status.PINNED:
+            raise HubRejected(
+                f"{pin.device_id} was not pinned in the hub: it is {answer.status}.", device=pin.device_id
+            )
+        return _evidence(answer)
+
+    async def check_pin(self, pin: Pinning) -> None:
+        # What names no version of the identity changes nothing: the answer tells whether there would be a change.
+        answer = await self._ask(report.PIN, pin.device_id, pin.serial, report.pin_report(pin), "")
+        if answer.status is not Status.PINNED:
+            raise _lost(pin)
 
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
-        return await self._ask(report.UNPIN, device_id, "", report.unpin_report(device_id, ours))
+        return _evidence(await self._bring_about(report.UNPIN, device_id, "", report.unpin_report(device_id, ours)))
 
-    async def _ask(self, kind: str, device_id: str, serial: str, body: dict[str, Any]) -> str:
+    async def _bring_about(self, kind: str, device_id: str, serial: str, body: dict[str, Any]) -> Answer:
         """Ask for a change of the identity as it is now, known by its etag, so that a message that comes late or twice
         changes nothing. The first time the etag is not known, and the answer tells it."""
         etag = ""
         for _ in range(_ETAGS_TRIED):
-            message_id = f"{kind}:{device_id}:{serial}:{hashlib.sha256(etag.encode()).hexdigest()[:8]}"
-            await self._link.send({**body, "etag": etag}, message_id=message_id, kind=kind)
-            answer = await self._answers.wait(kind, device_id, serial, min(self._deadline, _PATIENCE))
-            if answer is None:
-                raise ResponderSilent(f"The responder has not answered about {device_id} yet.", device=device_id)
-            self._answers.forget(answer)  # it is about the identity as it was
-            if answer.status is Status.REFUSED:
-                raise _refused(answer)
+            answer = await self._ask(kind, device_id, serial, body, etag)
             if answer.status is not Status.STALE:
-                return f"responder read back: {answer.status}, etag {answer.etag}"
+                return answer
             etag = answer.etag
         raise HubConflict(f"{device_id} is being changed by somebody else, again and again.", device=device_id)
+
+    async def _ask(self, kind: str, device_id: str, serial: str, body: dict[str, Any], etag: str) -> Answer:
+        message_id = f"{kind}:{device_id}:{serial}:{hashlib.sha256(etag.encode()).hexdigest()[:8]}"
+        await self._link.send({**body, "etag": etag}, message_id=message_id, kind=kind)
+        answer = await self._answers.wait(kind, device_id, serial, min(self._deadline, _PATIENCE))
+        if answer is None:
+            raise ResponderSilent(f"The responder has not answered about {device_id} yet.", device=device_id)
+        self._answers.forget(answer)  # it is about the identity as it was
+        if answer.status is Status.REFUSED:
+            raise _refused(answer)
+        return answer
 
     async def _watch_own_end(self, order: Order) -> str | Waiting:
         """A disabled gateway cannot be answered any more. That the hub refuses its certificate is the answer."""
@@ -223,6 +251,8 @@ class CaWay:
 
     def __init__(self, other: Way, now: Callable[[], datetime], deadline: float) -> None:
         self.reports_first = other.reports_first
+        self.shuts_by_pin = other.shuts_by_pin
+        self.check_pin = other.check_pin
         self._other = other
         self._now = now
         self._deadline = timedelta(seconds=deadline)
@@ -262,6 +292,13 @@ def _evidence(answer: Answer) -> str:
             return f"responder read back: pinned to another certificate, etag {answer.etag}"
         case _:
             return f"responder read back: {answer.status}, etag {answer.etag}"
+
+
+def _lost(pin: Pinning) -> PinLost:
+    return PinLost(
+        f"The hub's identity of {pin.device_id} is not pinned to its present certificate any more.",
+        device=pin.device_id,
+    )
 
 
 def _refused(answer: Answer) -> ResponderRefused:

@@ -27,10 +27,19 @@ Json = dict[str, Any]
 
 @contextmanager
 def gateway(
-    directory: Path, *, key_algorithm: str = "ec-p256", more: str = "", token: Callable[[Path], Token] = SoftHsm
+    directory: Path,
+    *,
+    key_algorithm: str = "ec-p256",
+    more: str = "",
+    token: Callable[[Path], Token] = SoftHsm,
+    upstream: str = 'way = "registry"',
 ) -> Iterator[Stage]:
-    """A stage whose gateway has its first certificate, is registrar and is connected."""
-    with Stage(directory, key_algorithm=key_algorithm, more=more, token=token) as stage:
+    """A stage whose gateway has its first certificate, is registrar and is connected. Where it has no rights on the
+    hub, there is a responder that has."""
+    with Stage(directory, key_algorithm=key_algorithm, more=more, token=token, upstream=upstream) as stage:
+        if "report" in upstream:
+            stage.create_gateway_identity()
+            stage.start_responder()
         stage.init_token()
         stage.start_daemon()
         stage.upload_registrar_certificate()

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from gatewayd.lab.demo.leaf import Leaf
 from gatewayd.lab.demo.stage import Stage
-from tests.e2e.support import Held, connected, gateway, identity, show
+from tests.e2e.support import Held, connected, gateway, identity, minted, show
 from tests.e2e.test_replacement import ACCEPTED, REFUSED, connack, hardware, in_service, reaches, replace
+from tests.integration.lab_hub.clients import Device, credential
+
+JSON_BAG = "$.ct=application%2Fjson&$.ce=utf-8"
 
 
 @contextmanager
-def new_hardware(directory: Path, old: Stage) -> Iterator[Stage]:
+def new_hardware(directory: Path, old: Stage, upstream: str = 'way = "registry"') -> Iterator[Stage]:
     """In the place of the old one, which is switched off: the same id and address, a token and a state of its own."""
-    with Stage(directory, lab=old.lab) as new:
+    with Stage(directory, lab=old.lab, upstream=upstream) as new:
         anchors_file = directory / "anchors.pem"
         cloud = old.lab.directory
         anchors_file.write_text((cloud / "ca-root.pem").read_text() + (cloud / "ca-issuing.pem").read_text())
@@ -104,10 +112,7 @@ def test_new_hardware_takes_the_gateways_place(old: Stage, take: Callable[[], St
     assert hub["authentication"]["type"] == "selfSigned"
     assert set(hub["authentication"]["x509Thumbprint"].values()) == {own["device"]["thumbprint"]}
 
-    def all_closed() -> bool | None:
-        return not any(each["open"] for each in new.ctl_json("status")["revocations"]) or None
-
-    new.wait_for("the end of the old revocations", all_closed)
+    new.wait_for("the end of the old revocations", lambda: all_closed(new))
     assert next(each for each in own["credentials"] if each.get("serial") == old_serial)["state"] == "revoked"
 
     moved(plain, new).reenroll()
@@ -151,3 +156,78 @@ def test_kill_9_in_the_middle(old: Stage, take: Callable[[], Stage], tmp_path: P
     assert identity(new, "gw-1")["authentication"]["type"] == "selfSigned"
     moved(leaf, new).reenroll()
     assert connack(new, leaf) == ACCEPTED
+
+
+def test_without_rights_on_the_hub_the_new_hardware_asks_and_the_old_asks_in_vain(tmp_path: Path) -> None:
+    """Way ``report``: both are the same device to the hub, and it is the CA that tells them apart."""
+    upstream = 'way = "report"\ndeadline = 3'
+    with gateway(tmp_path / "old", upstream=upstream) as old:
+        leaf = in_service(old, "leaf-1")
+        file = tmp_path / "gateway.export"
+        old.ctl("export", str(file))
+        old_serial = connected(old)
+        old.stop_daemon()
+        (certificate,) = (each for each in minted(old) if each["serial"] == old_serial)
+        old.lab.post("ezca", "/lab/revoke", {"serial": old_serial, "reason": "superseded"})
+        ask_for_own_pin(old, certificate["pem"])
+        with new_hardware(tmp_path / "new", old, upstream) as new:
+            printed = adopt(new, file).stdout
+            assert "id enabled in the hub, for the new certificate alone" in printed
+            new.wait_for("the link", lambda: connected(new))
+            hub = identity(new, "gw-1")
+            assert hub["status"] == "enabled"
+            thumbprint = show(new, "gw-1")["device"]["thumbprint"]
+            assert set(hub["authentication"]["x509Thumbprint"].values()) == {thumbprint}
+
+            new.wait_for("the end of the old revocations", lambda: all_closed(new))
+            (revocation,) = show(new, "gw-1")["revocations"]
+            proof = {each["name"]: each["evidence"] for each in revocation["milestones"]}
+            assert proof["verified"].startswith("responder read back: pinned to another certificate")
+            moved(leaf, new).reenroll()
+            assert connack(new, leaf) == ACCEPTED
+
+            serial = connected(new)
+            new.ctl("renew")
+            new.wait_for("the link", lambda: connected(new) not in (serial, None))
+            pins = set(identity(new, "gw-1")["authentication"]["x509Thumbprint"].values())
+            assert pins == {thumbprint, show(new, "gw-1")["device"]["thumbprint"]}
+
+            old.start_daemon()
+            old.wait_for("the hub's answer", lambda: old.ctl_json("status")["hub"]["state"] == "refused" or None)
+            assert connections(old)[-1]["code"] == REFUSED
+
+
+def said(stage: Stage, why: str) -> bool:
+    return f"by gw-1: refused: {why}" in stage.log_text("responder")
+
+
+def all_closed(stage: Stage) -> bool | None:
+    return not any(each["open"] for each in stage.ctl_json("status")["revocations"]) or None
+
+
+def ask_for_own_pin(stage: Stage, revoked: str) -> None:
+    """As whoever has the old hardware: in CA mode it still gets into the hub, whatever the CA says of it. It may bring
+    its own certificate, or a sister of it that nobody has revoked, but that is older."""
+    old = x509.load_pem_x509_certificate(revoked.encode())
+    sister = credential(stage.lab, "gw-1")
+    etag = identity(stage, "gw-1")["etag"]
+    replaced = [base64.b64encode(old.public_bytes(Encoding.DER)).decode()]
+    with Device(stage.lab, "gw-1", sister) as thief:
+        assert thief.connect() == ACCEPTED
+        for brought in (old, sister.certificate):
+            der = brought.public_bytes(Encoding.DER)
+            body = {
+                "type": "pin",
+                "deviceId": "gw-1",
+                "serial": f"{brought.serial_number:x}",
+                "certificate": base64.b64encode(der).decode(),
+                "replaced": replaced,
+                "thumbprints": [hashlib.sha256(der).hexdigest()] * 2,
+                "enable": True,
+                "etag": etag,
+            }
+            thief.publish(f"devices/gw-1/messages/events/{JSON_BAG}&type=pin", json.dumps(body))
+    for why in ("the CA has revoked its certificate", "its certificate is older than"):
+        stage.wait_for("the refusal", partial(said, stage, why))
+    assert identity(stage, "gw-1")["authentication"]["type"] == "certificateAuthority"
+    assert identity(stage, "gw-1")["etag"] == etag

@@ -10,6 +10,7 @@ import pytest
 
 from gatewayd.lab.demo.leaf import Leaf
 from gatewayd.lab.demo.stage import Stage
+from tests.e2e.support import gateway
 
 GATEWAY = "gw-1"
 
@@ -18,14 +19,7 @@ GATEWAY = "gw-1"
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A bootstrapped gateway whose Entra application may do nothing at the hub, and a responder that may."""
     upstream = 'way = "report"\ndeadline = 3'
-    with Stage(tmp_path_factory.mktemp("report") / "stage", upstream=upstream) as stage:
-        stage.create_gateway_identity()
-        stage.start_responder()
-        stage.init_token()
-        stage.start_daemon()
-        stage.upload_registrar_certificate()
-        stage.bootstrap()
-        stage.wait_for("the link", lambda: stage.ctl_json("status")["hub"]["state"] == "connected")
+    with gateway(tmp_path_factory.mktemp("report") / "stage", upstream=upstream) as stage:
         yield stage
 
 

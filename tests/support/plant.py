@@ -204,7 +204,6 @@ class Plant:
             events=self.events,
             steps=self.steps,
             anchors=self.anchors,
-            way=self.way,
             gateway_id=GATEWAY,
             ring=lambda: None,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -218,3 +220,65 @@ def test_nobody_pins_what_is_not_his(request_: Request, device: HubIdentity) -> 
 def test_a_pin_of_another_form_is_ignored(changed: dict[str, Any]) -> None:
     with pytest.raises(Ignored):
         read(STAMP, PIN_BODY | changed)
+
+
+# --- a gateway's own pin: whoever holds the old hardware is the same device to the hub ---------------------------
+
+
+DER = b"the new certificate"
+NEW = hashlib.sha256(DER).hexdigest()
+OWN_BODY = PIN_BODY | {
+    "deviceId": "gw-1",
+    "thumbprints": [NEW, NEW],
+    "certificate": base64.b64encode(DER).decode(),
+    "replaced": [base64.b64encode(b"the old one").decode()],
+}
+
+
+def own(**changed: Any) -> Verdict:
+    """What is said about the gateway's own pin; ``device`` and ``fault`` go to the judge, the rest to the message."""
+    device, fault = changed.pop("device", GATEWAY), changed.pop("fault", "")
+    return judge(read(STAMP, OWN_BODY | changed), device, device, NOW, fault=fault)
+
+
+def pinned_to(*thumbprints: str) -> HubIdentity:
+    primary, secondary = thumbprints
+    return replace(
+        GATEWAY, authentication_type="selfSigned", primary_thumbprint=primary, secondary_thumbprint=secondary
+    )
+
+
+def test_a_gateway_gets_its_own_pin_where_the_ca_bears_it_out() -> None:
+    assert own() == Verdict(Act.PIN)
+    assert own(device=replace(GATEWAY, enabled=False)) == Verdict(Act.PIN)
+    assert own(device=pinned_to(NEW, NEW)) == Verdict(Act.ANSWER, Status.PINNED)
+
+
+def test_it_places_its_next_certificate_beside_the_one_that_is_pinned() -> None:
+    beside = {"thumbprints": [A, NEW], "replaced": [], "enable": False}
+    assert own(device=pinned_to(A, A), **beside) == Verdict(Act.PIN)
+    assert own(device=pinned_to(B, B), **beside).status is Status.REFUSED
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fault": "the CA has revoked its certificate"},
+        {"thumbprints": [A, A]},
+        {"thumbprints": [NEW, A]},
+        {"replaced": []},
+        {"certificate": None},
+        {"certificate": base64.b64encode(b"another").decode()},
+    ],
+)
+def test_what_would_serve_the_old_hardware_is_refused(changed: dict[str, Any]) -> None:
+    verdict = own(**changed)
+    assert (verdict.act, verdict.status) == (Act.ANSWER, Status.REFUSED)
+    assert verdict.detail
+    assert own(**changed, etag="e0").status is Status.STALE
+
+
+@pytest.mark.parametrize("changed", [{"replaced": "x"}, {"replaced": ["?"]}, {"replaced": ["YQ=="] * 65}])
+def test_a_list_of_replaced_certificates_of_another_form_is_ignored(changed: dict[str, Any]) -> None:
+    with pytest.raises(Ignored):
+        own(**changed)

@@ -109,7 +109,7 @@ async def test_report_has_a_leaf_created_by_the_responder(world: World) -> None:
 
 
 async def test_a_gateway_is_shut_out_when_the_hub_refuses_it(world: World) -> None:
-    own = replace(world.order, device_id=GATEWAY)
+    own = replace(world.order, device_id=GATEWAY, own_end=True)
     await connect(world)
     assert isinstance(await world.by_report.disable(own), Waiting)
     world.registry.write(GATEWAY, enabled=False)

@@ -226,6 +226,8 @@ bus = "{self.bus}"
         os.close(token_writer)
         responder = [sys.executable, "-m", "gatewayd.upstream.responder", "--hub", self.lab.url("hub")]
         responder += ["--trust", str(self.lab.web_root), "--token-fd", str(token_reader)]
+        issuing = self.lab.directory / "ca-issuing.pem"
+        responder += ["--crl", self.lab.ready("ezca")["crl_url"], "--ca", str(issuing)]
         self._start("responder", responder, pass_fds=(token_reader,), stdin=reader)
         os.close(reader)
         os.close(token_reader)

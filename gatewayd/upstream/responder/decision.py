@@ -2,7 +2,12 @@
 
 The rule of trust: a gateway speaks for itself and for its own children, which are those whose parent scope in the
 registry is the gateway's scope. A report about anybody else is refused, unless the CA itself is seen to have revoked
-that certificate of that device.
+that certificate of that device, and not merely as superseded: then the device has a better one, and is healthy.
+
+The rule of a gateway's own pin: whoever holds the old hardware's key is stamped as the same device as the new hardware.
+So it is not the speaker who is believed, but the CA (``recheck``): the certificate to be let in is one that the CA has
+issued for this name and has not revoked, and each that it replaces is revoked and older. Whoever asks brings about the
+pin of the rightful certificate, or nothing.
 
 The rule of harm: a revoked certificate must not get in, and a healthy device must not be shut out. A report may come
 late, again, or years after the device was given new hardware; so nothing is done where the certificate that it names
@@ -51,9 +56,11 @@ def judge(
     now: datetime,
     *,
     revoked_at_ca: bool = False,
+    fault: str = "",
 ) -> Verdict:
     """``speaker`` and ``device`` as the registry has them now; the same one when a gateway speaks for itself.
-    ``revoked_at_ca``: the CA was seen to have revoked this certificate, which is one of this device's."""
+    ``revoked_at_ca``: the CA was seen to have revoked this certificate, which is one of this device's. ``fault``: why
+    the CA does not bear out what a gateway asks for its own pin; empty when it does."""
     if speaker is None:
         return Verdict(Act.IGNORE, detail=f"{request.speaker} is not in the registry any more")
     if speaker.generation_id != request.generation_id:
@@ -61,7 +68,7 @@ def judge(
     if request.kind == report.ENROLLMENT:
         return _enrollment(request, speaker, device)
     if request.kind in (report.PIN, report.UNPIN):
-        return _pin(request, speaker, device)
+        return _pin(request, speaker, device, fault)
     if device is None:
         return Verdict(Act.ANSWER, Status.ABSENT)
     if not (request.is_own or is_child(device, speaker) or revoked_at_ca):
@@ -92,9 +99,9 @@ def _enrollment(request: Request, speaker: HubIdentity, device: HubIdentity | No
     return Verdict(Act.ANSWER, Status.PRESENT if device.enabled else Status.DISABLED)
 
 
-def _pin(request: Request, speaker: HubIdentity, device: HubIdentity | None) -> Verdict:
-    """Only of one's own: what the CA says about a certificate gives nobody a say in which others get in. A message may
-    come late or again, so it counts for one version of the identity."""
+def _pin(request: Request, speaker: HubIdentity, device: HubIdentity | None, fault: str) -> Verdict:
+    """Only of one's own and one's children's. A message may come late or again, so it counts for one version of the
+    identity."""
     if not speaker.own_scope:
         return Verdict(Act.IGNORE, detail=f"{request.speaker} is no gateway: its identity has no scope of its own")
     if device is None:
@@ -108,7 +115,22 @@ def _pin(request: Request, speaker: HubIdentity, device: HubIdentity | None) -> 
         return Verdict(Act.ANSWER, Status.PINNED)
     if request.etag != device.etag:
         return Verdict(Act.ANSWER, Status.STALE)
-    return Verdict(Act.PIN if request.kind == report.PIN else Act.UNPIN)
+    if request.kind == report.UNPIN:
+        return Verdict(Act.UNPIN)
+    if request.is_own and (why := fault or _own_fault(request, device)):
+        return Verdict(Act.ANSWER, Status.REFUSED, why)
+    return Verdict(Act.PIN)
+
+
+def _own_fault(request: Request, device: HubIdentity) -> str:
+    """Once it is pinned, whoever can ask at all holds a key that is let in; he may place the next certificate beside
+    the present one. Before, a pin is there to shut a revoked certificate out, and without one it would only serve to
+    keep the next hardware out."""
+    if not set(request.thumbprints) <= {request.thumbprint, *(device.pinned_to or ())}:
+        return "it would let in another certificate than the one that it brings"
+    if device.pinned_to is None and not request.replaced:
+        return "it names no revoked certificate that the pin would shut out"
+    return ""
 
 
 def pin_of(request: Request) -> Pinning:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ STAMPS: Final = (
 
 
 _KINDS: Final = (report.REVOCATION, report.ENROLLMENT, report.PIN, report.UNPIN)
+_MOST_REPLACED: Final = 64
+"""Certificates: a gateway holds a few at a time."""
 _THUMBPRINT: Final = re.compile(r"[0-9a-f]{64}")
 """SHA-256."""
 
@@ -49,7 +52,9 @@ class Request:
     etag: str = ""
     """Of PIN and UNPIN: the version of the identity that is meant."""
     certificate: bytes | None = None
-    """DER."""
+    """DER: the revoked one; of PIN, the one to be let in, where it has to be shown."""
+    replaced: tuple[bytes, ...] = ()
+    """DER, of PIN: the revoked ones in whose place it stands."""
 
     @property
     def is_own(self) -> bool:
@@ -71,7 +76,7 @@ def read(system: Mapping[str, Any], body: Any) -> Request:
     if not (isinstance(device_id, str) and device_id and isinstance(serial, str)):
         raise Ignored(f"what {speaker} says names no device, or no certificate")
     thumbprint, reason = body.get("thumbprint"), body.get("reason")
-    return Request(
+    request = Request(
         speaker=speaker,
         generation_id=generation_id,
         kind=kind,
@@ -80,9 +85,9 @@ def read(system: Mapping[str, Any], body: Any) -> Request:
         thumbprint=thumbprint.lower() if isinstance(thumbprint, str) else None,
         not_after=_time(body.get("notAfter")),
         reason=reason if isinstance(reason, str) else "unspecified",
-        **(_pin(body, speaker) if kind in (report.PIN, report.UNPIN) else {}),
         certificate=_bytes(body.get("certificate")),
     )
+    return replace(request, **_pin(body, speaker)) if kind in (report.PIN, report.UNPIN) else request
 
 
 def _pin(body: Mapping[str, Any], speaker: str) -> dict[str, Any]:
@@ -95,7 +100,17 @@ def _pin(body: Mapping[str, Any], speaker: str) -> dict[str, Any]:
         and isinstance(etag, str)
     ):
         raise Ignored(f"what {speaker} says about a pin is not of its form")
-    return {"thumbprints": tuple(thumbprints), "enable": enable, "etag": etag}
+    certificate, replaced = _bytes(body.get("certificate")), body.get("replaced", [])
+    shown = [_bytes(each) for each in replaced] if isinstance(replaced, list) else [None]
+    if None in shown or len(shown) > _MOST_REPLACED:
+        raise Ignored(f"what {speaker} says about a pin is not of its form")
+    return {
+        "thumbprints": tuple(thumbprints),
+        "enable": enable,
+        "etag": etag,
+        "thumbprint": hashlib.sha256(certificate).hexdigest() if certificate else None,
+        "replaced": tuple(shown),
+    }
 
 
 def _by_certificate(method: Any) -> bool:

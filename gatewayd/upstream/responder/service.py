@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from ...errors import GatewayError
-from .. import answers
+from .. import answers, report
 from .. import identity as identities
 from ..answers import Answer, Status
 from ..base import HubIdentity
@@ -42,6 +42,7 @@ class Twins(Protocol):
 
 class Recheck(Protocol):
     async def is_revoked(self, request: Request) -> bool: ...
+    async def fault_of_pin(self, request: Request) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class Responder:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """With ``recheck`` a gateway is believed about others' devices as well, where the CA bears it out."""
+        """With ``recheck`` a gateway is believed about others' devices as well, where the CA bears it out; and its own
+        identity is given to new hardware."""
         self._registry = registry
         self._twins = twins
         self._recheck = recheck
@@ -104,13 +106,14 @@ class Responder:
         try:
             async with self._room:
                 at_ca = False
+                fault = await self._fault_of_own_pin(request)
                 speaker = None if request.is_own else await speakers.get(request.speaker)
 
                 def change(device: HubIdentity | None) -> dict[str, Any] | None:
                     # Decided on the very version that the write replaces.
                     nonlocal verdict
                     own = device if request.is_own else speaker
-                    verdict = decision.judge(request, own, device, self._now(), revoked_at_ca=at_ca)
+                    verdict = decision.judge(request, own, device, self._now(), revoked_at_ca=at_ca, fault=fault)
                     if verdict.act is Act.DISABLE and device is not None:
                         return identities.disabled(
                             device, f"certificate {request.serial[:40]} revoked: {request.reason}"
@@ -126,8 +129,8 @@ class Responder:
                     return None
 
                 found = await self._registry.converge(request.device_id, change)
-                if verdict.status is Status.REFUSED and self._recheck and await self._recheck.is_revoked(request):
-                    at_ca = True
+                at_ca = verdict.status is Status.REFUSED and await self._is_revoked_at_ca(request)
+                if at_ca:
                     found = await self._registry.converge(request.device_id, change)
                 first = verdict
                 if first.act in (Act.DISABLE, Act.CREATE, Act.PIN, Act.UNPIN):
@@ -147,6 +150,19 @@ class Responder:
             at=self._now().isoformat(timespec="milliseconds"),
         )
         return Outcome(request, first, answer)
+
+    async def _is_revoked_at_ca(self, request: Request) -> bool:
+        if self._recheck is None or request.kind != report.REVOCATION:
+            return False
+        return await self._recheck.is_revoked(request)
+
+    async def _fault_of_own_pin(self, request: Request) -> str:
+        """For ``decision.judge``. What names no version of the identity changes nothing, and is not looked into."""
+        if not request.is_own or request.kind != report.PIN or not request.etag:
+            return ""
+        if self._recheck is None:
+            return "this responder has no list of the CA's by which to tell the new hardware from the old"
+        return await self._recheck.fault_of_pin(request)
 
     async def _tell(self, outcomes: Iterable[Outcome]) -> dict[str, GatewayError]:
         """Answer each speaker, in one write for all its messages. Returns whom that failed for."""
@@ -206,5 +222,7 @@ def _note(outcome: Outcome) -> None:
         log.error("%s: not done: %s", said, outcome.error)
     elif verdict.act is Act.IGNORE:
         log.warning("%s: ignored: %s", said, verdict.detail)
+    elif verdict.status is Status.REFUSED:
+        log.warning("%s: refused: %s", said, verdict.detail)
     else:
         log.info("%s: %s, answered %s", said, verdict.act, outcome.answer and outcome.answer.status)

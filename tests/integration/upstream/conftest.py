@@ -68,11 +68,15 @@ class Credentials:
         self._key = key
 
     def make(
-        self, common_name: str = GATEWAY, lasts: timedelta = timedelta(days=1), key: PrivateKey | None = None
+        self,
+        common_name: str = GATEWAY,
+        lasts: timedelta = timedelta(days=1),
+        key: PrivateKey | None = None,
+        age: timedelta = timedelta(hours=1),
     ) -> LinkCredential:
-        """For a key of software unless one is given; ``lasts`` counts from an hour ago."""
+        """For a key of software unless one is given; ``lasts`` counts from ``age`` ago."""
         key = key or ec.generate_private_key(ec.SECP256R1())
-        begin = datetime.now(UTC) - timedelta(hours=1)
+        begin = datetime.now(UTC) - age
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
@@ -85,20 +89,27 @@ class Credentials:
         )
         return LinkCredential(certificate, (self._issuer,), key)
 
-    def crl(self, revoked: Iterable[x509.Certificate]) -> bytes:
+    def crl(
+        self,
+        revoked: Iterable[x509.Certificate],
+        reason: x509.ReasonFlags | None = None,
+        lasts: timedelta = timedelta(hours=1),
+    ) -> bytes:
         """A list of the same CA's, in DER."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._issuer.subject)
             .last_update(now - timedelta(minutes=1))
-            .next_update(now + timedelta(hours=1))
+            .next_update(now + lasts)
             .add_extension(x509.CRLNumber(1), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         for each in revoked:
-            entry = x509.RevokedCertificateBuilder().serial_number(each.serial_number).revocation_date(now).build()
-            builder = builder.add_revoked_certificate(entry)
+            entry = x509.RevokedCertificateBuilder().serial_number(each.serial_number).revocation_date(now)
+            if reason is not None:
+                entry = entry.add_extension(x509.CRLReason(reason), critical=False)
+            builder = builder.add_revoked_certificate(entry.build())
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +23,7 @@ from gatewayd.upstream import answers
 from gatewayd.upstream.answers import Status
 from gatewayd.upstream.registry import HubRegistry
 from gatewayd.upstream.responder.decision import Act
+from gatewayd.upstream.responder.message import Request
 from gatewayd.upstream.responder.recheck import CrlRecheck
 from gatewayd.upstream.responder.service import Message, Outcome, Responder, from_event
 from gatewayd.upstream.responder.twins import HubTwins
@@ -172,3 +176,85 @@ def test_an_event_of_azure_functions_is_a_message() -> None:
     assert message.body == {"deviceId": "leaf-1"}
     assert message.system["iothub-connection-device-id"] == "gw-1"
     assert from_event(b"\xff", None) == Message({}, None)
+
+
+@pytest.mark.parametrize("reason", [x509.ReasonFlags.superseded, x509.ReasonFlags.certificate_hold])
+async def test_a_healthy_device_of_somebody_else_is_not_disabled_for_a_superseded_certificate(
+    lab: Lab, registry: HubRegistry, twins: HubTwins, credentials: Credentials, reason: x509.ReasonFlags
+) -> None:
+    gateway, _ = await family(registry, f"e-{reason.name}")
+    device = f"healthy-{reason.name}"
+    await registry.ensure(device)
+    certificate = credentials.make(device).certificate
+    body = {
+        "serial": f"{certificate.serial_number:x}",
+        "thumbprint": certificate.fingerprint(hashes.SHA256()).hex(),
+        "certificate": base64.b64encode(certificate.public_bytes(Encoding.DER)).decode(),
+        "notAfter": certificate.not_valid_after_utc.isoformat(),
+        "reason": "keyCompromise",
+    }
+    with serving(credentials.crl([certificate], reason)) as url:
+        recheck = CrlRecheck(url, pem.bundle(lab.directory / "ca-issuing.pem"), lab.tls)
+        message = await said(registry, gateway, device, **body)
+        (outcome,) = await Responder(registry, twins, recheck).handle([message])
+        recheck.close()
+    assert outcome.verdict.status is Status.REFUSED
+    found = await registry.get(device)
+    assert found is not None
+    assert found.enabled
+
+
+def pin_request(new: x509.Certificate, *replaced: x509.Certificate) -> Request:
+    der = new.public_bytes(Encoding.DER)
+    return Request(
+        speaker="gw",
+        generation_id="1",
+        kind="pin",
+        device_id="gw",
+        serial=f"{new.serial_number:x}",
+        thumbprint=hashlib.sha256(der).hexdigest(),
+        not_after=None,
+        reason="unspecified",
+        thumbprints=(hashlib.sha256(der).hexdigest(),) * 2,
+        enable=True,
+        etag="e1",
+        certificate=der,
+        replaced=tuple(each.public_bytes(Encoding.DER) for each in replaced),
+    )
+
+
+async def test_the_ca_tells_the_new_hardware_from_the_old(lab: Lab, credentials: Credentials) -> None:
+    def made(age: float, name: str = "gw", lasts: float = 24) -> x509.Certificate:
+        return credentials.make(name, timedelta(hours=lasts), age=timedelta(hours=age)).certificate
+
+    old, older, new, expired = made(2), made(3), made(1), made(30)
+    strangers = made(1, "gw-2")
+    revoked = [old, expired]
+    expected = {
+        pin_request(new, old): "",
+        pin_request(new): "",
+        pin_request(old, old): "the CA has revoked its certificate",
+        pin_request(older, old): "is older than",
+        pin_request(new, older): "does not name",
+        pin_request(new, expired): "has expired",
+        pin_request(expired, old): "is not valid now",
+        pin_request(strangers, old): "it brings no certificate of this device",
+        pin_request(new, strangers): "no certificate of this device",
+        replace(pin_request(new, old), certificate=None): "it brings no certificate of this device",
+        replace(pin_request(new, old), serial="1"): "it brings no certificate of this device",
+    }
+    with serving(credentials.crl(revoked)) as url:
+        recheck = CrlRecheck(url, pem.bundle(lab.directory / "ca-issuing.pem"), lab.tls)
+        for request, why in expected.items():
+            fault = await recheck.fault_of_pin(request)
+            assert why in fault if why else not fault
+        recheck.close()
+
+
+async def test_an_overdue_list_tells_nobody_apart(lab: Lab, credentials: Credentials) -> None:
+    new, old = credentials.make("gw").certificate, credentials.make("gw", age=timedelta(hours=2)).certificate
+    with serving(credentials.crl([old], lasts=timedelta(seconds=-1))) as url:
+        recheck = CrlRecheck(url, pem.bundle(lab.directory / "ca-issuing.pem"), lab.tls)
+        with pytest.raises(HubUnreachable):
+            await recheck.fault_of_pin(pin_request(new, old))
+        recheck.close()
