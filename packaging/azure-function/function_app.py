@@ -3,7 +3,8 @@
 Settings of the app: REPORTS__fullyQualifiedNamespace and REPORTS_EVENT_HUB name the event hub that the IoT hub routes
 reports to, IOT_HUB is <hub>.azure-devices.net. CRL_URL is optional: with it, a gateway's new hardware is given its id,
 and reports about devices that are not the gateway's children are believed, where this list of the CA's bears them out;
-ca.pem beside this file then holds the CA's certificates. There is no secret: the app's managed identity is what has the rights (README.md).
+ca.pem beside this file then holds the CA's certificates. There is no secret: the app's managed identity is what has the
+rights (README.md).
 """
 
 import os
