@@ -19,15 +19,15 @@ _log = logging.getLogger(__name__)
 
 NAME = "org.gatewayd.Gateway1"
 TIMEOUT = 10.0
-"""Seconds that the bus itself may take to answer."""
+"""Seconds that the bus itself, or polkit, may take to answer."""
+ASKED_WITHIN = 60.0
+"""Seconds that a person has to give a password to polkit's agent."""
 
 _DO_NOT_QUEUE = 4  # D-Bus specification, RequestName; without ALLOW_REPLACEMENT and REPLACE_EXISTING
 _PRIMARY_OWNER = 1
-_KNOWN_USERS = 256
 T = TypeVar("T")
 
-ASKED_WITHIN = 60.0
-"""Seconds that a person has to give a password to polkit's agent."""
+_KNOWN_USERS = 256
 _POLKIT = "org.freedesktop.PolicyKit1"
 _POLKIT_PATH = "/org/freedesktop/PolicyKit1/Authority"
 _USER_INTERACTION = 1  # polkit's CheckAuthorizationFlags
@@ -48,6 +48,7 @@ class BusConnection:
         self._con = con
         self._pool = pool
         self._users: dict[str, int] = {}
+        self._polkit = ThreadPoolExecutor(max_workers=4, thread_name_prefix="polkit")
         self._agents = ThreadPoolExecutor(max_workers=4, thread_name_prefix="polkit agent")
         loop = asyncio.get_running_loop()
 
@@ -99,7 +100,8 @@ class BusConnection:
         """Whether polkit lets whoever has the unique name ``sender`` do this. Raises BusError when it does not say.
 
         The same call as pydbus' ``check_authorization``, which has no time limit. ``interactive``: polkit's agent, if
-        the caller has one, may ask a person; that is done in threads of its own, so that nobody else waits for it.
+        the caller has one, may ask a person. Nobody waits for another's password, nor root for a polkit that hangs:
+        each has threads of its own.
         """
         subject = ("system-bus-name", {"name": GLib.Variant("s", sender)})
 
@@ -111,7 +113,7 @@ class BusConnection:
             return authorized, could_ask
 
         try:
-            authorized, could_ask = await check(0, self._pool, TIMEOUT)
+            authorized, could_ask = await check(0, self._polkit, TIMEOUT)
             if interactive and could_ask and not authorized:
                 authorized, _ = await check(_USER_INTERACTION, self._agents, ASKED_WITHIN)
         except GLib.Error as error:
@@ -132,7 +134,8 @@ class BusConnection:
                 _log.debug("leaving the bus: %s", error.message)
 
         await _run(self._pool, close)
-        self._agents.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._polkit, self._agents):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def _bus(self, method: str, arguments: GLib.Variant, answer: str) -> Any:
         """Call the bus itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 
@@ -9,6 +10,8 @@ from ..errors import NotAuthorized
 from .access import Action, refusal
 from .base import Caller
 from .bus import BusConnection, BusError
+
+_log = logging.getLogger(__name__)
 
 
 class Door:
@@ -26,6 +29,7 @@ class Door:
             if uid not in (0, os.geteuid()):
                 for action in sorted(actions):
                     if not await self._connection.polkit(sender, action, interactive):
+                        _log.info("the user with uid %d was refused: %s", uid, action)
                         raise refusal(action, f"the user with uid {uid}")
         except BusError as error:
             raise NotAuthorized(str(error)) from None

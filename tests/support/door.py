@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,15 @@ class Door:
             self._polkitd.kill()
             self._polkitd.wait()
             self._polkitd = None
+
+    @contextmanager
+    def frozen_polkitd(self) -> Iterator[None]:
+        assert self._polkitd is not None
+        self._polkitd.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._polkitd.send_signal(signal.SIGCONT)
 
     def daemon(self) -> Daemon:
         """As its own user, who has no right that the package does not give."""

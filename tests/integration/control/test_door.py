@@ -1,10 +1,12 @@
 """The door as the package builds it: each method and each property, called by root, an operator, a technician and a
 stranger, against the one table (gatewayd/control/access.py)."""
 
+import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -128,6 +130,16 @@ def test_a_stranger_hears_nothing(callers: dict[str, Caller]) -> None:
     assert callers[STRANGER].heard() == set()
 
 
+def test_a_stranger_gets_in_under_no_other_name(house: Door, callers: dict[str, Caller]) -> None:
+    ask = ["busctl", f"--address={house.bus.address}", "--json=short", "call"]
+    bus = ["org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"]
+    asked = subprocess.run([*ask, *bus, "GetNameOwner", "s", GATEWAY], capture_output=True, text=True, check=True)
+    (unique,) = json.loads(asked.stdout)["data"]
+    for call in ([GATEWAY, "GetStatus"], ["org.freedesktop.DBus.Introspectable", "Introspect"]):
+        command = [*house.within(STRANGER), *ask, unique, ROOT, *call]
+        assert "Access denied" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
 def test_a_stranger_does_not_get_the_name(house: Door) -> None:
     request = ["--object-path=/org/freedesktop/DBus", "--method=org.freedesktop.DBus.RequestName", GATEWAY, "4"]
     command = ["gdbus", "call", f"--address={house.bus.address}", "--dest=org.freedesktop.DBus", *request]
@@ -152,6 +164,17 @@ def test_the_usual_tools_work_for_a_technician(house: Door, callers: dict[str, C
     done = subprocess.run([*house.within("door-technician"), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "gw-1" in done.stdout or FIRST_JOB in done.stdout
+
+
+def gatewayctl(house: Door, user: str, *command: str) -> subprocess.CompletedProcess[str]:
+    ctl = [*house.python(user), "-m", "gatewayd.control", "--bus", house.bus.address, *command]
+    return subprocess.run(ctl, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+def test_a_technician_swaps_hardware_and_sees_it_end(house: Door, callers: dict[str, Caller]) -> None:
+    swapped = gatewayctl(house, "door-technician", "device", "replace", "gw-1", "--yes")
+    assert swapped.returncode == 0, swapped.stderr
+    assert "id enabled in the hub" in swapped.stdout
 
 
 @pytest.mark.parametrize(
@@ -183,8 +206,7 @@ def test_the_usual_tools_work_for_a_technician(house: Door, callers: dict[str, C
 def test_gatewayctl_says_what_is_missing_who_has_it_and_what_to_do(
     house: Door, callers: dict[str, Caller], user: str, command: list[str], words: str
 ) -> None:
-    ctl = [*house.python(user), "-m", "gatewayd.control", "--bus", house.bus.address, *command]
-    done = subprocess.run(ctl, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = gatewayctl(house, user, *command)
     assert done.stderr == f"gatewayctl: {words}\n"
     assert done.returncode == 77
 
@@ -205,3 +227,17 @@ def test_without_polkit_root_alone_comes_in(house: Door, callers: dict[str, Call
     finally:
         house.start_polkitd()
     assert callers["door-operator"].call(GATEWAY, "GetStatus", types=[])[0] is None
+
+
+def test_a_polkit_that_hangs_holds_up_those_it_is_asked_about_and_not_root(
+    house: Door, callers: dict[str, Caller]
+) -> None:
+    crowd = [Caller(house.within("door-operator"), house.bus.address) for _ in range(6)]
+    with ThreadPoolExecutor(len(crowd)) as aside:
+        with house.frozen_polkitd():
+            waiting = [aside.submit(each.call, GATEWAY, "GetStatus", types=[]) for each in crowd]
+            assert gatewayctl(house, "root", "device", "list").returncode == 0
+            assert not any(each.done() for each in waiting)
+        assert {each.result()[0] for each in waiting} == {None}
+    for each in crowd:
+        each.close()
