@@ -116,6 +116,14 @@ class Daemon:
             *(keeper.run() for keeper in self._parts.token_keepers),
             self._parts.orders.run(),
             *self._parts.sources.loops(),
+            *self._parts.monitoring.loops(
+                status=self._parts.reader,
+                store=self._parts.store,
+                clock=self._parts.clock,
+                anchors=self._parts.anchors.known,
+                queues={"store": self._parts.store}
+                | {f"{name}-token": keys.turns for name, keys in self._parts.tokens.items()},
+            ),
             Watchdog(
                 store=self._parts.store, watched=(self._parts.renewals.alarm, self._parts.revocations.alarm)
             ).run(),
@@ -175,6 +183,7 @@ class Daemon:
         self._parts.twin.ring()
         self._parts.outbox.ring()
         self._parts.sources.happened(entry)
+        self._parts.monitoring.happened(entry)
         if entry.what == "switch" and entry.device_id == self._parts.id:
             self._spawn(self._take_up_certificate())
             self._parts.hooks.ring()

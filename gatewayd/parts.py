@@ -41,6 +41,7 @@ from .services.housekeeping import Housekeeping
 from .services.key_inventory import KeyInventory
 from .services.key_watch import KeyWatch
 from .services.link import LinkKeeper
+from .services.monitoring import Monitoring
 from .services.operations import Operations
 from .services.orders import Orders
 from .services.outbox import Outbox
@@ -89,8 +90,15 @@ class Parts:
         self.events = Events()
         self.health = Health(self.clock)
         self.store = SqliteStore(gateway.state_directory / "gatewayd.db")
+        self.monitoring = Monitoring(settings.metrics, self.id)
         self.tokens = {
-            name: Pkcs11KeyStore(token.module, token.uri, pins.get(name), timeout=token.timeout)
+            name: Pkcs11KeyStore(
+                token.module,
+                token.uri,
+                pins.get(name),
+                timeout=token.timeout,
+                called=self.monitoring.token_calls(name),
+            )
             for name, token in settings.tokens.items()
         }
         self.keys = self.tokens["gateway"]
@@ -232,7 +240,7 @@ class Parts:
         self.est = est_door(
             lambda tls: EstServer(self.enrollments, settings.est, tls, names), self._bind, self.anchors.known
         )
-        reader = StatusReader(
+        self.reader = StatusReader(
             store=self.store,
             clock=self.clock,
             tokens={**self.tokens, "gateway": self.key_watch},
@@ -252,7 +260,7 @@ class Parts:
             store=self.store,
             clock=self.clock,
             events=self.events,
-            reader=reader,
+            reader=self.reader,
             code_lifetime=settings.control.code_lifetime,
             ring=reactions.ring,
         )
@@ -267,7 +275,7 @@ class Parts:
             store=self.store,
             clock=self.clock,
             events=self.events,
-            reader=reader,
+            reader=self.reader,
             swaps=swaps,
             gateway_id=self.id,
             url=lambda: self.page.url if self.page else None,
@@ -285,7 +293,7 @@ class Parts:
             engine=self.engine,
             steps=self.gateway_steps,
             registrar=self.registrar,
-            reader=reader,
+            reader=self.reader,
             bootstrap_issuer=self.ca.bootstrap,
             trust_clock=lambda: self.clock.trust(self.store),
             gateway_id=self.id,

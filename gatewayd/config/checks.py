@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from ..core.enrollment import DEVICE_ID
 from ..core.model import UpstreamWay
@@ -84,8 +86,24 @@ def check(settings: Settings) -> None:
         raise ConfigInvalid('upstream.way = "ca" needs upstream.fallback = "report" or "registry"')
     _check_complete(settings)
     _check_hooks(settings.hooks)
+    _check_metrics(settings.metrics.listen)
     if settings.log.level not in ("debug", "info", "warning", "error"):
         raise ConfigInvalid(f"log.level must be debug, info, warning or error, not {settings.log.level!r}")
+
+
+def _check_metrics(listen: str) -> None:
+    """What they tell is for this machine: nothing keeps strangers from a port that others can reach."""
+    if not listen or re.fullmatch(r"/[^\0]{1,106}", listen):
+        return
+    try:
+        url = urlsplit(f"//{listen}")
+        if url.port and url.netloc == listen and ip_address(url.hostname or "").is_loopback:
+            return
+    except ValueError:
+        pass
+    raise ConfigInvalid(
+        f"metrics.listen must be a UNIX socket by its absolute path, or a loopback address with a port, not {listen!r}"
+    )
 
 
 NEEDED = {"ezca": ("ezca.ca_id", "ezca.template_id"), "est": ("est_issuer.url",)}

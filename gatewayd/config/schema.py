@@ -278,6 +278,22 @@ class HookSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """For Prometheus (docs/metrics.md)."""
+
+    listen: str = ""
+    """Where GET /metrics is answered: a UNIX socket by its absolute path, for the daemon's user and group, or a
+    loopback address with its port, such as "127.0.0.1:9464". Empty: nowhere, and nothing is measured."""
+
+    def address(self) -> Path | tuple[str, int]:
+        """Of what the check has let through."""
+        if self.listen.startswith("/"):
+            return Path(self.listen)
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = "info"
     """debug, info, warning or error."""
@@ -303,6 +319,7 @@ class Settings:
     control: ControlSettings = field(default_factory=ControlSettings)
     clock: ClockSettings = field(default_factory=ClockSettings)
     hooks: tuple[HookSettings, ...] = ()
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
     @property

@@ -56,11 +56,17 @@ class _Owed:
     trying_pin: bool = False
 
 
+Called = Callable[[str, float, bool], None]
+"""``called(what, seconds, failed)``, from the thread of whoever calls the token."""
+
+
 class Exchange:
     """Not for several threads at once: its callers take turns."""
 
-    def __init__(self, spawn: Callable[[], Process]) -> None:
+    def __init__(self, spawn: Callable[[], Process], called: Called = lambda *_: None) -> None:
+        """``called`` is told of each request that has come to its end, whether or not somebody waits for it still."""
         self._spawn = spawn
+        self._called = called
         self.process: Process | None = None
         self._number = 0
         self._owed: _Owed | None = None
@@ -104,15 +110,17 @@ class Exchange:
                 kind, body = process.channel.receive(deadline)
             self._owed = None
             if kind == SIGN:
-                return Answer(owed.what, body[SIGN_ANSWER.size :])
-            _, outcome, content, news = answer
-            status = _status(news) if news is not None else None
-            if outcome == "done":
-                return Answer(owed.what, content, status=status)
-            return Answer(owed.what, failure=_failure(content), status=status)
+                read = Answer(owed.what, body[SIGN_ANSWER.size :])
+            else:
+                _, outcome, content, news = answer
+                status = _status(news) if news is not None else None
+                failure = None if outcome == "done" else _failure(content)
+                read = Answer(owed.what, None if failure else content, failure, status)
         except (ChannelClosed, LookupError, TypeError, ValueError):
             self._owed = owed
             raise self._lost() from None
+        self._called(owed.what, time.monotonic() - owed.since, read.failure is not None)
+        return read
 
     def _lost(self) -> Lost:
         trying_pin = self._owed is not None and self._owed.trying_pin
@@ -126,7 +134,9 @@ class Exchange:
     def end(self) -> str:
         """How it ended, as the rest of a sentence about the module."""
         process, self.process = self.process, None
-        self._owed = None
+        if self._owed is not None:
+            self._called(self._owed.what, self.silent_for, True)
+            self._owed = None
         return process.end() if process is not None else "was not running"
 
 

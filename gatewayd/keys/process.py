@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,6 +35,10 @@ class Process(Protocol):
         """Have it finalise and end, killing it when that takes too long; how it ended, as the rest of a sentence."""
 
     def kill(self) -> None: ...
+
+
+Spawn = Callable[[Path, Pkcs11Uri], Process]
+"""Starts the process for a module and the token in it that a URI names."""
 
 
 class ChildProcess:

@@ -39,12 +39,12 @@ from ..errors import (
 from ..messages import kind
 from . import public
 from .base import Priority, PrivateKey, PublicKey, Scheme, TokenObject, TokenState, TokenStatus
-from .exchange import Arguments, Exchange, Lost
+from .exchange import Arguments, Called, Exchange, Lost
 from .pin import Pin
-from .process import HelperProcess, Process
+from .process import HelperProcess, Spawn
 from .signer import TokenEcKey, TokenRsaKey
 from .turns import Turns
-from .uri import Pkcs11Uri, parse_token
+from .uri import parse_token
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,6 @@ _MAY_BE_MADE: Final = (TokenState.ABSENT, TokenState.PIN_MISSING, TokenState.UNU
 
 _PLACES: Final = {scheme: place for place, scheme in enumerate(Scheme)}
 
-Spawn = Callable[[Path, Pkcs11Uri], Process]
 T = TypeVar("T")
 
 
@@ -89,6 +88,7 @@ class Pkcs11KeyStore:
         timeout: float = 15.0,
         queue_size: int = 64,
         spawn: Spawn = HelperProcess,
+        called: Called = lambda *_: None,
     ) -> None:
         """``uri`` (RFC 7512) says which token; a module-path in it goes before ``module``. ``timeout`` is in
         seconds, for each call and its time in the queue. Raises ConfigInvalid."""
@@ -97,12 +97,12 @@ class Pkcs11KeyStore:
         self._uri = wanted
         self._pin = pin
         self._timeout = timeout
-        self._turns = Turns(queue_size)
+        self.turns = Turns(queue_size)
         self._queue_size = queue_size
         self._threads = ThreadPoolExecutor(max_workers=queue_size + 2, thread_name_prefix="token")  # one to close it
         self._threads_busy = 0
         self._pid = os.getpid()
-        self._exchange = Exchange(partial(spawn, self._module, wanted))
+        self._exchange = Exchange(partial(spawn, self._module, wanted), called)
         self._open = False
         self._closed = False
         self._started = False
@@ -127,7 +127,7 @@ class Pkcs11KeyStore:
 
     def warm_up(self) -> None:
         """Start the token's process ahead of its first use: it comes up while the daemon does."""
-        with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
+        with self.turns.take(Priority.HOUSEKEEPING, self._timeout):
             if self._exchange.process is None and self._pin is not None:
                 self._start()
 
@@ -215,7 +215,7 @@ class Pkcs11KeyStore:
         if os.getpid() != self._pid:
             raise TokenFault("The token was opened before a fork and cannot be used after it.")
         deadline = time.monotonic() + self._timeout
-        with self._turns.take(priority, self._timeout):
+        with self.turns.take(priority, self._timeout):
             try:
                 return self._attempt(what, arguments, deadline)
             except _Curable as curable:
@@ -250,7 +250,7 @@ class Pkcs11KeyStore:
 
     def _unlock(self, pin: Pin, final_try: bool) -> None:
         deadline = time.monotonic() + self._timeout
-        with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
+        with self.turns.take(Priority.HOUSEKEEPING, self._timeout):
             try:
                 self._settle(deadline)
                 if self._open:
@@ -266,7 +266,7 @@ class Pkcs11KeyStore:
         if not label or self._uri.serial is not None:
             raise ConfigInvalid("the token's URI must name the token to make, without a serial: pkcs11:token=LABEL")
         deadline = time.monotonic() + self._timeout
-        with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
+        with self.turns.take(Priority.HOUSEKEEPING, self._timeout):
             if self._open or self._status.state not in _MAY_BE_MADE:
                 raise TokenExists(f"There is a token {label!r} already; nothing was changed.")
             self._end()
@@ -283,7 +283,7 @@ class Pkcs11KeyStore:
 
     def _beside(self, use: Callable[[Pin, float], T]) -> T:
         deadline = time.monotonic() + self._timeout
-        with self._turns.take(Priority.HOUSEKEEPING, self._timeout):
+        with self.turns.take(Priority.HOUSEKEEPING, self._timeout):
             try:
                 self._attempt(None, None, deadline)
             except _Curable as curable:
@@ -292,7 +292,7 @@ class Pkcs11KeyStore:
             return use(self._pin, deadline)
 
     def _close(self) -> None:
-        with self._turns.last(self._timeout):
+        with self.turns.last(self._timeout):
             self._end()
             self._set(TokenState.ABSENT, "The token has been closed.")
 

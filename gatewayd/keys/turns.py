@@ -37,6 +37,11 @@ class Turns:
         self._waiting: list[_Waiter] = []
         self._sequence = itertools.count()
 
+    def waiting(self) -> int:
+        """How many wait now."""
+        with self._lock:
+            return sum(not each.gone for each in self._waiting)
+
     @contextmanager
     def take(self, priority: int, timeout: float) -> Iterator[None]:
         """The block runs when it is this caller's turn; blocks the thread until then, for ``timeout`` seconds at

@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 from ..core.audit import Head, Record
 from ..core.listing import Overview, Wanted
+from ..core.measures import Fleet, Queue
 from ..core.model import (
     Credential,
     CredentialState,
@@ -108,6 +109,15 @@ class Credentials(Protocol):
     def due(self, now: datetime, limit: int = 100) -> list[Credential]:
         """CURRENT, with renew_at not after now. Costs the same with 100 and with 100,000 records (partial index)."""
 
+    def fleet(self, now: datetime) -> Fleet:
+        """Of the CURRENT ones (covering index)."""
+
+    def count_waiting(self) -> int:
+        """How many wait for their turn at the CA."""
+
+    def count_troubled(self) -> int:
+        """How many are ``in_trouble``."""
+
     def next_moment(self, after: datetime) -> datetime | None:
         """The earliest renew_at (of CURRENT) or next_attempt_at (of unfinished) that is yet to come."""
 
@@ -175,6 +185,9 @@ class Outbox(Protocol):
     def get(self, key: str) -> OutboxMessage | None: ...
     def unsent(self, now: datetime, limit: int = 50) -> list[OutboxMessage]:
         """Due ones, oldest first."""
+
+    def queue(self) -> Queue:
+        """Those that are not sent yet."""
 
     def put(self, message: OutboxMessage) -> None: ...
 

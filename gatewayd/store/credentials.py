@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 
+from ..core.measures import Fleet, Left
 from ..core.model import Credential, CredentialState, KeyAlgorithm, KeyRef
 from ..errors import Internal
 from .rows import Column, Table, moment, stamp
@@ -98,6 +99,18 @@ LOAD = """
     SELECT total(1e6 / (not_after - not_before)) FROM credentials INDEXED BY credentials_by_state
     WHERE state = 'current' AND not_after > ?
 """
+FLEET = """
+    SELECT CASE
+        WHEN not_after <= :now THEN 'expired'
+        WHEN (not_after - :now) * 10 < not_after - not_before THEN 'under-a-tenth'
+        WHEN (not_after - :now) * 3 < not_after - not_before THEN 'under-a-third'
+        ELSE 'more' END, count(*), min(not_after)
+    FROM credentials INDEXED BY credentials_left WHERE state = 'current' AND not_after IS NOT NULL GROUP BY 1
+"""
+COUNT_WAITING = f"SELECT count(*) FROM credentials INDEXED BY credentials_waiting WHERE {_IS_WAITING}"
+COUNT_TROUBLED = f"""
+    SELECT count(*) FROM credentials INDEXED BY credentials_unfinished WHERE {IS_UNFINISHED} AND last_error IS NOT NULL
+"""
 
 
 class CredentialRows:
@@ -166,6 +179,17 @@ class CredentialRows:
     def load(self, now: datetime) -> float:
         total: float = self._connection.execute(LOAD, (stamp(now),)).fetchone()[0]
         return total
+
+    def fleet(self, now: datetime) -> Fleet:
+        rows = self._connection.execute(FLEET, {"now": stamp(now)}).fetchall()
+        counts = dict.fromkeys(Left, 0) | {Left(row[0]): row[1] for row in rows}
+        return Fleet(counts, moment(min((row[2] for row in rows), default=None)))
+
+    def count_waiting(self) -> int:
+        return int(self._connection.execute(COUNT_WAITING).fetchone()[0])
+
+    def count_troubled(self) -> int:
+        return int(self._connection.execute(COUNT_TROUBLED).fetchone()[0])
 
     def due(self, now: datetime, limit: int = 100) -> list[Credential]:
         """Longest due first."""

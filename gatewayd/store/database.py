@@ -81,6 +81,10 @@ class SqliteStore:
         if lock is not None:
             os.close(lock)
 
+    def waiting(self) -> int:
+        """How many reads and writes have not been begun."""
+        return sum(worker.waiting() for worker in (self._reader, self._writer) if worker is not None)
+
     @staticmethod
     def _started(worker: Worker | None) -> Worker:
         if worker is None:

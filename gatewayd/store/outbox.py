@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime
 
+from ..core.measures import Queue
 from ..core.model import OutboxMessage
 from ..core.renewal import BELIEVED
 from .rows import Column, Table, moment, stamp
@@ -18,6 +19,9 @@ UNSENT = """
     WHERE sent_at IS NULL AND (next_attempt_at IS NULL OR NOT next_attempt_at BETWEEN ? AND ?)
     ORDER BY created_at, seq LIMIT ?
 """
+
+
+QUEUE = "SELECT count(*), min(created_at) FROM outbox INDEXED BY outbox_unsent WHERE sent_at IS NULL"
 
 
 class OutboxRows:
@@ -36,6 +40,10 @@ class OutboxRows:
     def unsent(self, now: datetime, limit: int = 50) -> list[OutboxMessage]:
         later = stamp(now) + 1, stamp(now + BELIEVED)
         return [_message(row) for row in self._connection.execute(UNSENT, (*later, limit))]
+
+    def queue(self) -> Queue:
+        depth, oldest = self._connection.execute(QUEUE).fetchone()
+        return Queue(depth, moment(oldest))
 
     def put(self, message: OutboxMessage) -> None:
         _TABLE.put(self._connection, _columns(message))

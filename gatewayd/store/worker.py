@@ -80,6 +80,10 @@ class Worker:
             raise job.error
         return cast(T, job.value)
 
+    def waiting(self) -> int:
+        """How much has not been begun."""
+        return self._queue.qsize()
+
     async def stop(self) -> None:
         """Finish what was submitted, close the connection, end the thread."""
         self._stopping = True

@@ -276,13 +276,13 @@ async def test_a_handshake_goes_before_other_signatures(
     ca: Ca, bound: dict[KeyAlgorithm, Bound], keys: Pkcs11KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Priority] = []
-    real = keys._turns.take
+    real = keys.turns.take
 
     def take(priority: Priority, timeout: float) -> AbstractContextManager[None]:
         asked.append(priority)
         return real(priority, timeout)
 
-    monkeypatch.setattr(keys._turns, "take", take)
+    monkeypatch.setattr(keys.turns, "take", take)
     one = bound[KeyAlgorithm.EC_P256]
     shake_hands(token_context(ca, one, server=True), ca.software(False))
     x509.CertificateSigningRequestBuilder().subject_name(one.certificate.subject).sign(one.key, hashes.SHA256())

@@ -150,6 +150,14 @@ async def test_history_cannot_be_rewritten_even_by_hand(store: SqliteStore, path
         # These walk their whole index, which holds nothing but the rows in question.
         (credentials.WAITING, (0, 100), "SEARCH credentials USING INDEX credentials_waiting (deadline>?)"),
         (credentials.DEADLINES, (100,), "SEARCH credentials USING INDEX credentials_waiting (deadline>?)"),
+        (
+            credentials.FLEET.replace(":now", "?1"),
+            (0,),
+            "SEARCH credentials USING INDEX credentials_left (not_after>?)",
+        ),
+        (credentials.COUNT_WAITING, (), "SEARCH credentials USING INDEX credentials_waiting (deadline>?)"),
+        (credentials.COUNT_TROUBLED, (), "SCAN credentials USING INDEX credentials_unfinished"),
+        (outbox.QUEUE, (), "SCAN outbox USING INDEX outbox_unsent"),
         (outbox.UNSENT, (1, 2, 50), "SCAN outbox USING INDEX outbox_unsent"),
         (revocations.OPEN, (), "SCAN revocations USING INDEX revocations_open"),
     ],
@@ -158,7 +166,7 @@ async def test_what_every_wake_asks_for_reads_only_the_rows_in_question(
     store: SqliteStore, path: Path, query: str, values: tuple[int, ...], search: str
 ) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+        plan = [row[3].replace("COVERING ", "") for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
         partial = "SELECT name FROM pragma_index_list(?) WHERE partial"
         indexes = {
             name
