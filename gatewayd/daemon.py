@@ -146,7 +146,7 @@ class Daemon:
         await self._parts.engine.stop()
         await self._parts.revocations.stop()
         tokens = [keys.close for keys in self._parts.tokens.values()]
-        for close in (self._parts.keeper.close, self._parts.registry.close, *tokens):
+        for close in (self._parts.keeper.close, self._parts.registry.close, self._parts.ca.close, *tokens):
             with contextlib.suppress(GatewayError):
                 await close()
 
@@ -189,15 +189,12 @@ class Daemon:
             self._parts.hooks.ring()
         if entry.what == KEY_LOST:
             self._parts.renewals.ring()
-        if entry.what in ("switch", Milestone.VERIFIED):  # there may be a key that is needed no more
-            self._parts.housekeeping.ring()
-        if entry.what in (
-            "revocation",
-            "wind-up",
-            Milestone.REPORTED,
-        ):  # there may be more to revoke, and more that can be done
-            self._parts.revocations.ring()
-        if entry.what in (Milestone.REVOKED_AT_CA, Milestone.VERIFIED):  # what closes a revocation
+        if entry.what in ("switch", Milestone.VERIFIED) and entry.device_id == self._parts.id:
+            self._parts.housekeeping.ring()  # there may be a key that is needed no more
+        reported = entry.what == Milestone.REPORTED
+        if entry.what in ("revocation", "wind-up") or (reported and self._parts.revocations.waits_for_reports(entry)):
+            self._parts.revocations.ring()  # there may be more to revoke, and more that can be done
+        if reported or entry.what in (Milestone.REVOKED_AT_CA, Milestone.VERIFIED):  # what closes a revocation
             self._parts.orders.ring()
         if entry.what in (Milestone.REVOKED_AT_CA, Milestone.VERIFIED, "wind-up", "pinned"):
             self._parts.replacements.ring()

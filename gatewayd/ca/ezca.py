@@ -25,7 +25,7 @@ from . import ezca_wire as wire
 from .base import CertificateRequest, Holder, Issued, TokenSource, Working
 from .est import EstClient
 from .ezca_auth import holder_token
-from .http import Answer, exchange
+from .http import Answer, Connections, exchange
 from .sparing import RateLimit
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,13 @@ class EzcaIssuer:
         rate: RateLimit,
         requester: str,
         known: Callable[[], Sequence[x509.Certificate]],
+        kept: Connections | None = None,
     ) -> None:
         self._settings = settings
         self._tokens = tokens
         self._tls = tls
         self._rate = rate
+        self._kept = kept
         self._requester = OwnerSettings(requester, "gatewayd")
         self._known = known
         self._registered: set[str] = set()
@@ -112,9 +114,8 @@ class EzcaIssuer:
         thumbprint = certificates.thumbprint_sha1(certificate)
         call = wire.Call(f"revoke certificate {serial} of {device}", device)
         try:
-            words = wire.done(
-                await self._post("CA/RevokeCertificateV2", wire.revocation(self._settings, thumbprint)), call
-            )
+            body = wire.revocation(self._settings, thumbprint)
+            words = wire.done(await self._post("CA/RevokeCertificateV2", body, kept=self._kept), call)
         except (IssuerRejected, IssuerUnreachable) as error:
             if not await self._is_revoked(thumbprint):
                 raise error from None
@@ -207,7 +208,7 @@ class EzcaIssuer:
         before: tuple[wire.Listed, ...] = ()
         for number in range(_MAX_PAGES):
             path = f"CA/GetMyCertificatesV2Paginated?pageNumber={number}"
-            answer = await self._ask("GET", path, await self._registrar(), limit=_LISTING_LIMIT)
+            answer = await self._ask("GET", path, await self._registrar(), limit=_LISTING_LIMIT, kept=self._kept)
             page = await asyncio.to_thread(wire.listing, answer, call)
             if not page:
                 return
@@ -220,11 +221,17 @@ class EzcaIssuer:
     async def _registrar(self) -> str:
         return await self._tokens.token(self._settings.scope)
 
-    async def _post(self, path: str, body: wire.Body) -> Answer:
-        return await self._ask("POST", path, await self._registrar(), body)
+    async def _post(self, path: str, body: wire.Body, kept: Connections | None = None) -> Answer:
+        return await self._ask("POST", path, await self._registrar(), body, kept=kept)
 
     async def _ask(
-        self, method: str, path: str, token: str, body: wire.Body | None = None, limit: int = _LIMIT
+        self,
+        method: str,
+        path: str,
+        token: str,
+        body: wire.Body | None = None,
+        limit: int = _LIMIT,
+        kept: Connections | None = None,
     ) -> Answer:
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         if body is not None:
@@ -238,6 +245,7 @@ class EzcaIssuer:
             limit=limit,
             headers=headers,
             body=None if body is None else json.dumps(body).encode(),
+            kept=kept,
         )
 
 

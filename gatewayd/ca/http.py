@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,6 +15,9 @@ import aiohttp
 from ..errors import IssuerUnreachable
 
 _CHUNK = 64 * 1024
+_KEPT = 4
+_KEPT_FOR = 10.0
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,25 @@ class Answer:
         return self.body.decode("utf-8", "replace").removeprefix("\ufeff").strip()
 
 
+class Connections:
+    """To one CA, kept open for requests that do no harm when they reach it twice; ``close`` ends them."""
+
+    def __init__(self, tls: SSLContext) -> None:
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+
+    def session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self._tls, limit=_KEPT, keepalive_timeout=_KEPT_FOR)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
 async def exchange(
     method: str,
     url: str,
@@ -39,11 +62,12 @@ async def exchange(
     limit: int,
     headers: Mapping[str, str],
     body: bytes | None = None,
+    kept: Connections | None = None,
 ) -> Answer:
-    """Send one request on a connection of its own, and never again by itself.
+    """Send one request, and never again by itself; on a connection of its own, unless there are ``kept`` ones.
 
     A connection that was kept open may die at the very moment it is used, and would leave open whether the CA has seen
-    the request; the handshake saved is not worth a certificate minted twice.
+    the request; the handshake saved is not worth a certificate minted twice. ``kept`` is for what may be asked twice.
 
     ``within`` (seconds) covers everything from connecting to the last byte; ``limit`` (bytes) bounds the body.
     Raises IssuerUnreachable when there is no complete answer within both.
@@ -51,15 +75,12 @@ async def exchange(
     host = urlsplit(url).netloc
     try:
         async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=tls, force_close=True),
-                timeout=aiohttp.ClientTimeout(total=within),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            ) as session,
+            _session(tls, kept) as session,
             session.request(
                 method,
                 url,
                 data=body,
+                timeout=aiohttp.ClientTimeout(total=within),
                 headers={**headers, "Accept-Encoding": "identity"},
                 allow_redirects=False,  # credentials go to the configured host only
             ) as response,
@@ -74,6 +95,16 @@ async def exchange(
         raise IssuerUnreachable(f"{host} did not answer within {within:g} s.") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise IssuerUnreachable(f"{host} could not be asked: {reason(error)}.") from None
+
+
+@asynccontextmanager
+async def _session(tls: SSLContext, kept: Connections | None) -> AsyncIterator[aiohttp.ClientSession]:
+    if kept is not None:
+        yield kept.session()
+        return
+    connector = aiohttp.TCPConnector(ssl=tls, force_close=True)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        yield session
 
 
 def reason(error: Exception) -> str:

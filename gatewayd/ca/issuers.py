@@ -15,6 +15,7 @@ from ..config import PolicySettings, Settings
 from .base import CertificateList, Holder, Issuer, TokenSource
 from .est_issuer import EstIssuer
 from .ezca import EzcaIssuer
+from .http import Connections
 from .sparing import RateLimit
 
 
@@ -35,6 +36,10 @@ class Surroundings:
     """The CA certificates that are trusted so far."""
 
 
+async def _nothing_to_close() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Ca:
     """One configured CA."""
@@ -51,15 +56,16 @@ class Ca:
     requests_per_second: float
     renewal: PolicySettings | None
     """Instead of [renewal]."""
+    close: Callable[[], Awaitable[None]] = _nothing_to_close
 
 
 def _ezca(around: Surroundings) -> Ca:
     settings = around.settings.ezca
     requester = around.settings.entra.object_id
-    rate = RateLimit(settings.requests_per_second)
+    rate, kept = RateLimit(settings.requests_per_second), Connections(around.tls)
 
     def make(tokens: TokenSource) -> EzcaIssuer:
-        return EzcaIssuer(settings, tokens, around.tls, rate=rate, requester=requester, known=around.known)
+        return EzcaIssuer(settings, tokens, around.tls, rate=rate, kept=kept, requester=requester, known=around.known)
 
     issuer = make(around.registrar)
     return Ca(
@@ -71,6 +77,7 @@ def _ezca(around: Surroundings) -> Ca:
         leaf_lifetime=timedelta(days=settings.leaf_lifetime_days),
         requests_per_second=settings.requests_per_second,
         renewal=settings.renewal,
+        close=kept.close,
     )
 
 

@@ -27,6 +27,8 @@ RETRY_LAST = 30.0
 """Seconds between attempts to get onto the bus."""
 START_WITHIN = 5.0
 """Seconds that ``start`` waits for the bus before it leaves the rest to the background."""
+_STEPS_SETTLE = 1.0
+"""Seconds until it is said that the property Steps has changed: Progress has told of each step at once."""
 _SETTLE = 0.2
 """Seconds within which what changes together is told together."""
 
@@ -152,7 +154,7 @@ class ControlService:
         self._job_objects[job.number].progressed(step)
         if job.number not in self._progressed:
             self._progressed.add(job.number)
-            asyncio.get_running_loop().call_later(_SETTLE, self._name_steps, job.number)
+            asyncio.get_running_loop().call_later(_STEPS_SETTLE, self._name_steps, job.number)
 
     def _name_steps(self, number: int) -> None:
         """The steps of a moment at once, unless the job's end has told of them."""

@@ -9,7 +9,7 @@ for its true prerequisites, and each that fails is retried by itself, for ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -33,6 +33,8 @@ REPORT_FIRST: Final[Mapping[Milestone, frozenset[Milestone]]] = MappingProxyType
 """Where the report comes first: for the gateway's own certificate, since a disabled gateway cannot report any more; and
 where the report is what gets a device disabled."""
 
+
+_ALL: Final = tuple(Milestone)
 
 EXPECTED: Final[Mapping[RevocationScope, tuple[Milestone, ...]]] = MappingProxyType(
     {
@@ -58,25 +60,40 @@ def is_closed(revocation: Revocation) -> bool:
     return all(is_done(revocation, milestone) for milestone in EXPECTED[revocation.scope])
 
 
-def due(revocation: Revocation, now: datetime, *, report_first: bool = False) -> tuple[Milestone, ...]:
-    """The milestones to attempt now, in canonical order."""
+def due(
+    revocation: Revocation,
+    now: datetime,
+    *,
+    report_first: bool = False,
+    among: Collection[Milestone] = _ALL,
+) -> tuple[Milestone, ...]:
+    """The milestones to attempt now, in canonical order, ``among`` these."""
     table = REPORT_FIRST if report_first else PREREQUISITES
     return tuple(
         milestone
         for milestone in EXPECTED[revocation.scope]
-        if not is_done(revocation, milestone)
+        if milestone in among
+        and not is_done(revocation, milestone)
         and all(is_done(revocation, needed) for needed in table[milestone])
         and is_due(revocation.progress.get(milestone, MilestoneProgress()).next_attempt_at, now)
     )
 
 
-def next_attempt(revocation: Revocation, now: datetime, *, report_first: bool = False) -> datetime | None:
-    """When something about this revocation is due next; None when it is closed or nothing can be attempted."""
+def next_attempt(
+    revocation: Revocation,
+    now: datetime,
+    *,
+    report_first: bool = False,
+    among: Collection[Milestone] = _ALL,
+) -> datetime | None:
+    """When something ``among`` these is due next; None when it is closed or nothing of it can be attempted."""
     table = REPORT_FIRST if report_first else PREREQUISITES
     moments = [
         revocation.progress.get(milestone, MilestoneProgress()).next_attempt_at or now
         for milestone in EXPECTED[revocation.scope]
-        if not is_done(revocation, milestone) and all(is_done(revocation, needed) for needed in table[milestone])
+        if milestone in among
+        and not is_done(revocation, milestone)
+        and all(is_done(revocation, needed) for needed in table[milestone])
     ]
     return min(moments, default=None)
 

@@ -26,13 +26,12 @@ class Progress(Protocol):
     def __call__(self, step: str, state: str, detail: str = "") -> None: ...
 
 
-def telling(device_id: str, progress: Progress) -> Listener:
-    """Hands what happens to one device on to a job."""
+def telling(progress: Progress) -> Listener:
+    """Hands what happens on to a job."""
 
     def tell(entry: JournalEntry) -> None:
-        if entry.device_id == device_id:
-            state = entry.outcome if entry.outcome in ("failed", "waiting") else "done"
-            progress(entry.what, state, entry.detail)
+        state = entry.outcome if entry.outcome in ("failed", "waiting") else "done"
+        progress(entry.what, state, entry.detail)
 
     return tell
 
@@ -42,14 +41,20 @@ class Events:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        self._of: dict[str, list[Listener]] = {}
+        """Those that listen to one device alone."""
 
     @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
-        self._listeners.append(listener)
+    def listening(self, device_id: str, listener: Listener) -> Iterator[None]:
+        """To what happens to one device: a hundred jobs do not each hear of the hundred others."""
+        mine = self._of.setdefault(device_id, [])
+        mine.append(listener)
         try:
             yield
         finally:
-            self._listeners.remove(listener)
+            mine.remove(listener)
+            if not mine and self._of.get(device_id) is mine:
+                del self._of[device_id]
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -66,7 +71,7 @@ class Events:
                 f": {entry.detail}" if entry.detail else "",
                 extra={"entry": entry},
             )
-            for listener in list(self._listeners):
+            for listener in (*self._listeners, *self._of.get(entry.device_id or "", ())):
                 try:
                     listener(entry)
                 except Exception:

@@ -300,7 +300,7 @@ class Operations:
         return generation
 
     async def _drive(self, generation: int, progress: Progress) -> Data:
-        with self._events.listening(telling(self._gateway_id, progress)):
+        with self._events.listening(self._gateway_id, telling(progress)):
             driven = await self._engine.drive(self._gateway_id, generation)
             if driven.error is None and driven.credential.state in lifecycle.UNFINISHED:
                 # It joined a drive that was about to end when this one was asked for.
@@ -345,19 +345,18 @@ class Operations:
     async def _follow(self, device_id: str, entries: list[JournalEntry], progress: Progress) -> Data:
         """Tell each milestone as it comes, until all of the device's revocations are closed."""
         changed = asyncio.Event()
-        tell = telling(device_id, progress)
+        tell = telling(progress)
         told: set[str] = set()
 
         def listener(entry: JournalEntry) -> None:
             tell(entry)
-            if entry.device_id == device_id:
+            if entry.outcome == "done":  # nothing else closes anything
                 changed.set()
-                if entry.outcome == "done":
-                    told.add(entry.what)
+                told.add(entry.what)
 
         for entry in entries:
             listener(entry)
-        with self._events.listening(listener):
+        with self._events.listening(device_id, listener):
             while True:
                 changed.clear()
                 unfinished, records = await self._store.read(

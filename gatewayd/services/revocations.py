@@ -40,9 +40,6 @@ _EVER = datetime.max.replace(tzinfo=UTC)
 _Key = tuple[str, str]
 """(device id, serial)."""
 
-_BY_OUTBOX = frozenset({Milestone.REPORTED})
-"""Reached by the outbox, when the hub has taken the message."""
-
 
 class _Carried:
     """A revocation on its way."""
@@ -96,6 +93,7 @@ class Revocations:
         self._all_hastened = False
         self._credentials: dict[_Key, Credential | None] = {}
         """Of what is being carried."""
+        # REPORTED is the outbox's, when the hub has taken the message.
         self._act: dict[Milestone, Callable[[Revocation], Awaitable[str | Waiting]]] = {
             Milestone.REVOKED_AT_CA: self._revoke_at_ca,
             Milestone.DISABLED: self._disable,
@@ -104,6 +102,10 @@ class Revocations:
 
     def ring(self) -> None:
         self.alarm.ring()
+
+    def waits_for_reports(self, entry: JournalEntry) -> bool:
+        """Whether more can be done about this device once it is reported."""
+        return self._way.reports_first or entry.device_id == self._gateway_id
 
     def hasten(self, device_id: str, serial: str) -> None:
         """What this revocation waits for may have come: look now."""
@@ -159,11 +161,10 @@ class Revocations:
     def _due(self, revocation: Revocation, now: datetime) -> tuple[Milestone, ...]:
         if (revocation.device_id, revocation.serial) in self._hastened:
             now = _EVER
-        due = table.due(revocation, now, report_first=self._report_first(revocation))
-        return tuple(each for each in due if each not in _BY_OUTBOX)
+        return table.due(revocation, now, report_first=self._report_first(revocation), among=self._act)
 
     def _next(self, revocation: Revocation, now: datetime) -> datetime | None:
-        moment = table.next_attempt(revocation, now, report_first=self._report_first(revocation))
+        moment = table.next_attempt(revocation, now, report_first=self._report_first(revocation), among=self._act)
         return moment if moment is not None and moment > now else None
 
     async def _carry(self, key: _Key, carried: _Carried) -> None:

@@ -80,14 +80,13 @@ class Swaps:
     async def follow(self, device_id: str, progress: Progress) -> Data:
         """Tell each step as it comes, until the new hardware is in service. Raises ReplacementEnded."""
         changed = asyncio.Event()
-        tell = telling(device_id, progress)
+        tell = telling(progress)
 
         def listener(entry: JournalEntry) -> None:
             tell(entry)
-            if entry.device_id == device_id:
-                changed.set()
+            changed.set()
 
-        with self._events.listening(listener):
+        with self._events.listening(device_id, listener):
             for name, done_at in (await self._store.read(lambda tx: _steps(tx, device_id))).items():
                 if done_at is not None:
                     progress(name, "done")

@@ -218,3 +218,16 @@ async def test_a_disk_that_keeps_nothing_does_not_make_it_ask_without_a_pause(
     assert plant.issuer.faults.count("revoke") == 1
     await plant.settle()
     assert is_closed(await the_one(plant))
+
+
+async def test_a_report_that_cannot_go_out_does_not_put_off_what_is_due_meanwhile(plant: Plant) -> None:
+    """The hub's MQTT side is away for good, its registry only for a moment: the next round comes in that moment."""
+    await plant.settle()
+    plant.link.faults.fail("send", HubUnreachable("no PUBACK"), times=1000)
+    plant.registry.faults.fail("disable", HubUnreachable("away"))
+    await plant.revoke()
+    await plant.settle()
+    again = (await the_one(plant)).progress[Milestone.DISABLED].next_attempt_at
+    assert again is not None
+    wait = await plant.revocations.round()
+    assert wait <= max((again - plant.clock.now()).total_seconds(), 0.1)
