@@ -202,6 +202,7 @@ def test_a_technician_swaps_hardware_and_sees_it_end(house: Door, callers: dict[
             "then log in again.",
         ),
     ],
+    ids=["technician", "operator", "stranger"],
 )
 def test_gatewayctl_says_what_is_missing_who_has_it_and_what_to_do(
     house: Door, callers: dict[str, Caller], user: str, command: list[str], words: str
