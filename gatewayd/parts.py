@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from .ca.base import Holder, TokenSource
 from .ca.issuers import KINDS, Ca, Surroundings
 from .ca.sparing import SparedIssuer
-from .config import PolicySettings, Settings
+from .config import Settings
 from .control.service import ControlService
 from .core import revocation as table
 from .core.model import DeviceKind, DeviceState, SanKind
-from .core.renewal import RenewalPolicies, RenewalPolicy
+from .core.renewal import RenewalPolicies
 from .errors import ConfigInvalid
 from .keys import tls
 from .keys.attester import TpmAttester
@@ -33,6 +33,7 @@ from .services.anchors import Anchors
 from .services.audit import AuditTrail
 from .services.clock import ClockWatch, SystemClock
 from .services.credentials import CredentialEngine
+from .services.doctor import Doctor
 from .services.enrollments import Enrollments
 from .services.events import Events
 from .services.health import Health
@@ -155,8 +156,8 @@ class Parts:
             lifetime=self.ca.leaf_lifetime,
         )
         policies = RenewalPolicies(
-            _policy(self.ca.renewal or settings.renewal),
-            [(each.device, _policy(each)) for each in settings.renewal.devices],
+            (self.ca.renewal or settings.renewal).policy(),
+            [(each.device, each.policy()) for each in settings.renewal.devices],
         )
         self.engine = CredentialEngine(
             store=self.store,
@@ -313,6 +314,15 @@ class Parts:
                 ring=reactions.ring_tokens,
             ),
             audit=self.audit,
+            doctor=Doctor(
+                settings,
+                status=self.reader,
+                store=self.store,
+                clock=self.clock,
+                tls=self.client_tls,
+                anchors=self.anchors.known,
+                gateway_id=self.id,
+            ),
             page=technicians,
             transfers=Transfers(
                 store=self.store,
@@ -384,7 +394,3 @@ class Parts:
         if live is None:
             return None
         return Holder(live.certificate, live.private_key, lambda: self._client_context(live))
-
-
-def _policy(settings: PolicySettings) -> RenewalPolicy:
-    return RenewalPolicy(settings.opens, settings.closes, settings.emergency)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.model import KeyAlgorithm, San, UpstreamWay
+from ..core.renewal import RenewalPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,9 @@ class PolicySettings:
     """Fraction after which it has begun."""
     emergency: float = 1 / 10
     """With less than this fraction left, a renewal is tried at the shortest interval."""
+
+    def policy(self) -> RenewalPolicy:
+        return RenewalPolicy(self.opens, self.closes, self.emergency)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ TABLE: Mapping[str, Mapping[str, Action]] = {
         "ClosePage": Action.REPLACE,
         "Renew": Action.OPERATE,
         "Revoke": Action.OPERATE,
+        "Diagnose": Action.OPERATE,
         "VerifyAudit": Action.OPERATE,
         "ListTokenObjects": Action.OPERATE,
         "Attest": Action.OPERATE,

@@ -122,6 +122,9 @@ class Operations(Protocol):
     async def revoke(self, caller: Caller, device_id: str, reason: str) -> Work:
         """Revoke a device's certificates; the work ends when the hub's identity is verified as disabled."""
 
+    async def diagnose(self) -> list[Data]:
+        """Look at everything that can be wrong (docs/json.md, gatewayctl doctor); takes a connection to each peer."""
+
     async def audit_verify(self, caller: Caller) -> Data:
         """Verify the whole audit trail. See docs/json.md: ``intact``, ``records``, ``findings``…"""
 

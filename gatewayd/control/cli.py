@@ -18,6 +18,7 @@ from .app import INTERRUPTED, App, as_json, no_wait, read, rendering, variants
 from .cli_attest import attest
 from .cli_audit import audit
 from .cli_device import device
+from .cli_doctor import command as doctor
 from .cli_logs import logs
 from .cli_page import page
 from .cli_token import token
@@ -124,6 +125,7 @@ cli.add_command(export)
 cli.add_command(adopt)
 cli.add_command(audit)
 cli.add_command(page)
+cli.add_command(doctor)
 cli.add_command(logs)
 cli.add_command(completion)
 

@@ -107,6 +107,9 @@ class GatewayObject:
         device_id, reason = arguments.device_id(device_id), arguments.reason(reason)
         return await self._job("revoke", device_id, self._operations.revoke(caller, device_id, reason))
 
+    async def Diagnose(self) -> GLib.Variant:
+        return from_mappings(await self._operations.diagnose())
+
     async def VerifyAudit(self, *, caller: Caller) -> GLib.Variant:
         return from_mapping(await self._operations.audit_verify(caller))
 

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
-from .. import RELEASED
+from .. import RELEASED, kernel_clock
 from ..core.clock import KnownTime, Verdict, judge
 from ..errors import ClockWrong, GatewayError
 from ..messages import kind
 from ..store.base import Store
-from . import kernel_clock
 from .events import Alarm
 
 log = logging.getLogger(__name__)

@@ -45,6 +45,7 @@ from . import codes, generations, revoking
 from .audit import AuditTrail
 from .clock import Clock, require
 from .credentials import CredentialEngine
+from .doctor import Doctor
 from .events import Events, Progress, telling
 from .registrar import Registrar
 from .status import StatusReader
@@ -83,6 +84,7 @@ class Operations:
         ring: Callable[[], None],
         token: TokenOperations,
         audit: AuditTrail,
+        doctor: Doctor,
         page: Technicians,
         transfers: Transfers,
     ) -> None:
@@ -107,6 +109,7 @@ class Operations:
         self._ring = ring
         self.token = token
         self._audit = audit
+        self._doctor = doctor
         self.page = page
         self._transfers = transfers
 
@@ -126,6 +129,9 @@ class Operations:
 
     async def registrar_certificate(self, caller: Caller) -> str:
         return pem.encode([await self._registrar.certificate()])
+
+    async def diagnose(self) -> list[Data]:
+        return await self._doctor.diagnose()
 
     async def audit_verify(self, caller: Caller) -> Data:
         return await self._audit.verify()

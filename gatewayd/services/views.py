@@ -13,6 +13,7 @@ from ..core import listing
 from ..core import replacement as swap
 from ..core import revocation as table
 from ..core.clock import Verdict
+from ..core.doctor import Finding
 from ..core.inventory import Claim
 from ..core.listing import Overview
 from ..core.model import (
@@ -312,6 +313,18 @@ def expired_waiting(gateway: Data, leaves: Iterable[tuple[str, datetime]], count
     if (more := count - EXPIRED_SHOWN) > 0:
         found.append(waiting(f"{more} more leaves have expired: 'gatewayctl device list'.", CertificateExpired))
     return found
+
+
+def finding(it: Finding) -> Data:
+    return present(
+        {
+            "area": str(it.area),
+            "check": it.check,
+            "verdict": str(it.verdict),
+            "what": it.what,
+            "remedy": it.remedy or None,
+        }
+    )
 
 
 def hooks_waiting(hooks: Iterable[Data]) -> list[Data]:

@@ -16,6 +16,7 @@ CALLS = {
     "BootstrapWithCertificate": [PEM],
     "Renew": ["", "{}"],
     "Revoke": ["gw-1", "keyCompromise", "{}"],
+    "Diagnose": [],
     "VerifyAudit": [],
     "Export": [],
     "Adopt": ["e30.e30.e30", "{}"],

@@ -104,6 +104,7 @@ class FakeOperations:
         self.waiting: list[Data] = []
         self.calls: list[tuple[Any, ...]] = []
         self.wanted = Wanted()
+        self.findings: list[Data] = [{"area": "token", "check": "token", "verdict": "fine", "what": "It works."}]
         self.slow = 0.0
         self.gate: asyncio.Event | None = None
         self.failure: GatewayError | None = None
@@ -155,6 +156,9 @@ class FakeOperations:
     async def adopt(self, caller: Caller, text: str, reason: str, max_age: int, token: str) -> Work:
         self.calls.append(("adopt", caller.uid, text, reason, max_age, token))
         return self._work(("adopted", "make-key", "request", "pinned"), lambda: self.devices[GATEWAY])
+
+    async def diagnose(self) -> list[Data]:
+        return self.findings
 
     async def audit_verify(self, caller: Caller) -> Data:
         self.calls.append(("audit_verify", caller.uid))

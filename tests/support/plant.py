@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gatewayd.config import parse
 from gatewayd.core.enrollment import EnrollmentRequest, Operation
 from gatewayd.core.model import Credential, Device, DeviceKind, DeviceState, KeyAlgorithm, Revocation, San
 from gatewayd.core.renewal import RenewalPolicies
@@ -25,6 +26,7 @@ from gatewayd.pki import csr
 from gatewayd.services.anchors import Anchors
 from gatewayd.services.audit import AuditTrail
 from gatewayd.services.credentials import CredentialEngine
+from gatewayd.services.doctor import Doctor
 from gatewayd.services.enrollments import Enrollments
 from gatewayd.services.events import Events
 from gatewayd.services.health import Health
@@ -66,6 +68,17 @@ T = TypeVar("T")
 GATEWAY = "gw-1"
 LEAF = "leaf-1"
 POLICIES = RenewalPolicies()
+SETTINGS = """
+[gateway]
+device_id = "gw-1"
+state_directory = "{state}"
+[hub]
+host = "127.0.0.1"
+[issuer]
+kind = "est"
+[est_issuer]
+url = "https://127.0.0.1:1/.well-known/est"
+"""
 
 
 class Someone:
@@ -195,6 +208,15 @@ class Plant:
             sources=list,
             hooks=lambda _: [],
         )
+        self.doctor = Doctor(
+            parse(SETTINGS.format(state=self._path.parent)),
+            status=self.reader,
+            store=self.store,
+            clock=self.clock,
+            tls=ssl.create_default_context(),
+            anchors=self.anchors.known,
+            gateway_id=GATEWAY,
+        )
         swaps = Swaps(**common, events=self.events, reader=self.reader, code_lifetime=86400, ring=lambda: None)
         technicians = Technicians(
             **common, events=self.events, reader=self.reader, swaps=swaps, gateway_id=GATEWAY, url=lambda: None
@@ -234,6 +256,7 @@ class Plant:
                 ring=lambda: None,
             ),
             audit=self.audit,
+            doctor=self.doctor,
             transfers=self.transfers,
         )
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gatewayd import kernel_clock
 from gatewayd.core.clock import Verdict
 from gatewayd.errors import ClockWrong
-from gatewayd.services import kernel_clock
 from gatewayd.services.clock import ClockWatch, SystemClock, require
 from gatewayd.store.database import SqliteStore
 

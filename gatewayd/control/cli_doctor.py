@@ -1,0 +1,131 @@
+"""gatewayctl doctor: everything that can be wrong, looked at now, each with what to do.
+
+What takes the daemon's rights, its network and what it knows the daemon looks at itself (Diagnose): whether it reaches
+a peer is not what a shell can tell. What comes before the daemon is looked at here: the configuration that its next
+start reads, and the groups; and where the daemon does not answer, all else that another process can see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import RELEASED
+from ..core import clock, doctor
+from ..core.doctor import Area, Finding, Verdict
+from ..errors import ConfigInvalid, DaemonUnreachable, GatewayError
+from .app import App, as_json, rendering
+
+if TYPE_CHECKING:
+    from ..config import Settings
+    from .base import Data
+
+DEFAULT = "/etc/gatewayd/gatewayd.toml"
+GROUPS = ("gatewayd-operators", "gatewayd-technicians")
+
+
+@click.command("doctor")
+@click.option("--config", metavar="FILE", default=DEFAULT, show_default=True, help="The daemon's configuration.")
+@as_json
+@click.pass_obj
+def command(app: App, config: str) -> None:
+    """Look at everything that can be wrong, and say what to do about it.
+
+    Works when the daemon is down, too, and then says what could not be checked. The exit status is 0 when there is no
+    problem, else that of the first class with one (gatewayctl(1)).
+    """
+    settings, found = _configuration(Path(config))
+    found += _groups()
+    try:
+        seen = [*(_data(each, "gatewayctl") for each in found), *_from_daemon(app)]
+    except GatewayError as error:
+        found.append(_daemon(error))
+        if settings is not None:
+            found += asyncio.run(_outside(settings))
+        found += _unseen(settings is not None)
+        seen = [_data(each, "gatewayctl") for each in found]
+    order = [str(each) for each in Area]
+    seen.sort(key=lambda each: order.index(each["area"]))
+    problems = [Finding(Area(each["area"]), "", Verdict(each["verdict"]), "") for each in seen]
+    code = doctor.exit_code(problems)
+    app.show({"findings": seen, "exit_status": code}, lambda: rendering().findings(seen))
+    raise click.exceptions.Exit(code)
+
+
+def _from_daemon(app: App) -> list[Data]:
+    findings: list[Data] = app.client.call("Diagnose")
+    return [each | {"seen_by": "gatewayd"} for each in findings]
+
+
+def _configuration(path: Path) -> tuple[Settings | None, list[Finding]]:
+    from .. import config
+
+    try:
+        settings = config.load(path)
+    except ConfigInvalid as error:
+        remedy = "Correct it ('gatewayd check' looks at it alone); a running daemon goes on with what it has read."
+        return None, [Finding(Area.CONFIGURATION, "file", Verdict.PROBLEM, f"{error.message}.", remedy)]
+    return settings, [Finding(Area.CONFIGURATION, "file", Verdict.FINE, f"{path} is well-formed.")]
+
+
+def _groups() -> list[Finding]:
+    """Without them polkit lets nobody but root through."""
+    known = {each.gr_name for each in grp.getgrall()}
+    missing = [name for name in GROUPS if name not in known]
+    if not missing:
+        return [Finding(Area.PERMISSIONS, "groups", Verdict.FINE, f"The groups {' and '.join(GROUPS)} exist.")]
+    what = f"There is no group {' and no group '.join(missing)}: only root may call gatewayd."
+    remedy = "'systemd-sysusers' makes what the package describes."
+    return [Finding(Area.PERMISSIONS, "groups", Verdict.WARNING, what, remedy)]
+
+
+def _daemon(error: GatewayError) -> Finding:
+    if isinstance(error, DaemonUnreachable):
+        remedy = "'systemctl status gatewayd'; 'gatewayctl logs --explain --lines 20' says why it does not run."
+        return Finding(Area.DAEMON, "daemon", Verdict.PROBLEM, f"{error.message}.", remedy)
+    return doctor.unknown(Area.DAEMON, "daemon", f"gatewayd does not say: {error.message}.", error.remedy)
+
+
+async def _outside(settings: Settings) -> list[Finding]:
+    from .. import kernel_clock
+    from ..checkup import checks, probes
+
+    now = datetime.now(UTC)
+    synchronised = kernel_clock.synchronised()
+    verdict = clock.judge(now, synchronised, clock.KnownTime(RELEASED))
+    found = [doctor.time_of_day(verdict, synchronised, now), *checks.disk(settings)]
+    found += checks.permissions(settings, uid=probes.uid_of(checks.USER), environ={})
+    found += checks.trusted(settings, now)
+    try:
+        tls = ssl.create_default_context(cafile=settings.trust.bundle)
+    except (OSError, ssl.SSLError):
+        return found  # ``trusted`` has said so
+    return found + await checks.network(settings, tls)
+
+
+def _unseen(configured: bool) -> list[Finding]:
+    start = "It is checked once gatewayd runs: 'systemctl start gatewayd'."
+    unseen = [
+        doctor.unknown(Area.TOKEN, "token", "Whether the token works only the daemon can tell.", start),
+        doctor.unknown(Area.HUB, "link", "Whether the hub lets the gateway in only the daemon can tell.", start),
+        doctor.unknown(Area.EXPIRY, "certificates", "When certificates end is in the daemon's database.", start),
+    ]
+    if configured:
+        return unseen
+    why = "Whom gatewayd talks to is in its configuration, which cannot be read."
+    fix = "Correct the configuration first."
+    return [
+        *(doctor.unknown(area, "configured", why, fix) for area in (Area.DISK, Area.NAMES, Area.CA, Area.HUB)),
+        *unseen,
+    ]
+
+
+def _data(finding: Finding, seen_by: str) -> Data:
+    known = {"area": str(finding.area), "check": finding.check, "verdict": str(finding.verdict), "what": finding.what}
+    return {**known, **({"remedy": finding.remedy} if finding.remedy else {}), "seen_by": seen_by}
