@@ -140,6 +140,8 @@ async def _measure(database: Path) -> dict[str, float]:
         est_url=lambda: None,
         sources=list,
         hooks=lambda _: [],
+        configuration=lambda: ({}, []),
+        restored=list,
     )
     took = []
     for _ in range(_DECISIONS):

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if arguments.command == "token-init":
             return _token_init(settings, arguments.pin_fd)
-        return _serve(settings, arguments.pin_fd)
+        return _serve(settings, arguments.pin_fd, arguments.config)
     except GatewayError as error:
         print(f"gatewayd: {error.message}", file=sys.stderr)  # noqa: T201
         notify(f"STATUS={error.message}")
@@ -89,12 +89,12 @@ def _token_init(settings: config.Settings, pin_fd: int | None) -> int:
     return 0
 
 
-def _serve(settings: config.Settings, pin_fd: int | None) -> int:
+def _serve(settings: config.Settings, pin_fd: int | None, file: Path) -> int:
     from . import journald
     from .daemon import Daemon
 
     journald.set_up(settings.log.level)
-    asyncio.run(Daemon(settings, _pins(settings, pin_fd)).run())
+    asyncio.run(Daemon(settings, _pins(settings, pin_fd), lambda: config.load(file)).run())
     return 0
 
 

@@ -12,24 +12,23 @@ import contextlib
 import json
 import logging
 import signal
-from collections.abc import Coroutine, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from .config import Settings
-from .core.model import Device, DeviceKind, DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone
-from .errors import ConfigInvalid, GatewayError, Internal
+from .core.model import DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone
+from .errors import GatewayError, Internal
 from .keys import tls
 from .keys.pin import Pin
 from .leaf.doors import Door
 from .messages import kind
 from .parts import Parts
 from .pki import pem
-from .pki.names import canonical
+from .reloading import Reloading
+from .services import own_record
 from .services.key_watch import KEY_LOST
 from .services.steps import FACTORY
 from .services.watchdog import Watchdog
-from .store.base import Tx
 from .systemd import notify
 
 log = logging.getLogger(__name__)
@@ -39,9 +38,11 @@ _AFTER_CONNECT = 2.0
 
 
 class Daemon:
-    def __init__(self, settings: Settings, pins: Mapping[str, Pin]) -> None:
-        """``pins`` of the tokens of ``settings.tokens``, as far as there are any. Raises ConfigInvalid."""
+    def __init__(self, settings: Settings, pins: Mapping[str, Pin], load: Callable[[], Settings]) -> None:
+        """``pins`` of the tokens of ``settings.tokens``, as far as there are any; ``load`` reads the settings anew.
+        Raises ConfigInvalid."""
         self._parts = Parts(settings, pins, self)
+        self._reloading = Reloading(self._parts, load)
         self._background: set[asyncio.Task[None]] = set()
         self._died: BaseException | None = None
 
@@ -57,6 +58,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._hung_up()))
         await self._parts.store.open()
         try:
             await self._prepare()
@@ -70,7 +72,8 @@ class Daemon:
         await self._parts.clock.load(self._parts.store)
         await self._parts.anchors.load()
         now = self._parts.clock.now()
-        await self._parts.store.write(lambda tx: self._adopt_settings(tx, now))
+        await self._parts.store.write(lambda tx: own_record.adopt(tx, self._parts.settings.gateway, now))
+        await self._parts.after_restore.load()
         if factory := await self._parts.store.read(lambda tx: tx.settings.get(FACTORY)):
             kept = json.loads(factory)
             chain = pem.certificates(kept["certificates"])
@@ -83,19 +86,6 @@ class Daemon:
         self._parts.keeper.on_connected(self._parts.twin.forget)
         self._parts.keeper.on_connected(self._parts.outbox.ring)
         self._parts.keeper.on_connected(self._network_is_back)
-
-    def _adopt_settings(self, tx: Tx, now: Any) -> None:
-        """The gateway's own record follows the configuration, except for its id, which is for ever."""
-        known = tx.devices.of_kind(DeviceKind.GATEWAY)
-        sans = tuple(canonical(each) for each in self._parts.settings.gateway.sans)
-        if not known:
-            tx.devices.add(Device(device_id=self._parts.id, kind=DeviceKind.GATEWAY, created_at=now, sans=sans))
-        elif known[0].device_id != self._parts.id:
-            raise ConfigInvalid(
-                f"gateway.device_id is {self._parts.id!r}, but this state directory belongs to {known[0].device_id!r}"
-            )
-        elif known[0].sans != sans:
-            tx.devices.put(replace(known[0], sans=sans))
 
     async def _serve(self, stopping: asyncio.Event) -> None:
         await self._parts.control.start()
@@ -113,6 +103,7 @@ class Daemon:
             self._parts.hooks.run(),
             self._parts.housekeeping.run(),
             self._parts.audit.run(),
+            self._parts.after_restore.run(),
             *(keeper.run() for keeper in self._parts.token_keepers),
             self._parts.orders.run(),
             *self._parts.sources.loops(),
@@ -129,7 +120,7 @@ class Daemon:
             ).run(),
         ):
             self._spawn(service)
-        notify("READY=1", f"STATUS=Serving {self._parts.id}")
+        notify("READY=1", f"STATUS={self._reloading.sentence()}")
         log.info("ready: %s", self._parts.id, extra=kind("ready"))
         await stopping.wait()
         notify("STOPPING=1")
@@ -167,8 +158,19 @@ class Daemon:
             self._died = error
             signal.raise_signal(signal.SIGTERM)
 
+    async def _hung_up(self) -> None:
+        with contextlib.suppress(GatewayError):  # told in the log, in the status and to systemd
+            await self._reloading.reload()
+
+    async def reload(self, who: str) -> dict[str, Any]:
+        return await self._reloading.reload(who)
+
+    def configuration(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return self._reloading.status()
+
     async def token_opened(self) -> None:
         await self._parts.key_watch.hasten()
+        await self._parts.after_restore.adopt_keys()
         await self._take_up_certificate()
         self.ring()
         self._parts.housekeeping.ring()

@@ -527,6 +527,25 @@ class JournalMissing(GatewayError):
     remedy = "Where systemd does not run gatewayd, its log is what it has written to standard error."
 
 
+# --- this daemon ---------------------------------------------------------------------------------
+
+
+class ReloadRefused(GatewayError):
+    """The new configuration has a fault; the one before it stays in force, whole."""
+
+    fault = Fault.OPERATOR
+    exit_code = 78
+    remedy = "Correct gatewayd.toml ('gatewayd check' checks it), then reload again; nothing was changed."
+
+
+class RestartNeeded(GatewayError):
+    """A new value of a setting that a running daemon cannot take up."""
+
+    fault = Fault.OPERATOR
+    exit_code = 75
+    remedy = "Run 'systemctl restart gatewayd' when it suits; until then the values before hold."
+
+
 # --- state ---------------------------------------------------------------------------------------
 
 
@@ -546,6 +565,45 @@ class StoreTooNew(GatewayError):
     fault = Fault.OPERATOR
     exit_code = 78
     remedy = "This database was written by a newer gatewayd: install that version again."
+
+
+class StoreFull(StoreBroken):
+    """No room on the disk, or none that may be used: nothing is written, and what is there goes on serving."""
+
+    recoverable = True
+    remedy = "Make room on the disk that holds the state directory; gatewayd goes on by itself."
+
+
+class StoreReadOnly(StoreBroken):
+    """The file system was made read-only, by hand or by a failing disk."""
+
+    recoverable = True
+    remedy = "Make the file system of the state directory writable again (see 'dmesg'); gatewayd goes on by itself."
+
+
+class BackupUnusable(GatewayError):
+    """What was given is not a whole backup of this gateway; nothing was changed."""
+
+    fault = Fault.OPERATOR
+    exit_code = 65
+    remedy = "Take another backup: 'tar -tvf FILE' lists what is in one, 'tar -xOf FILE manifest.json' describes it."
+
+
+class RestoreRefused(GatewayError):
+    """The database here and the backup contradict each other; nothing was changed."""
+
+    fault = Fault.OPERATOR
+    exit_code = 65
+    remedy = "See docs/operations.md, 'The database'."
+
+
+class RestoreUnproven(GatewayError):
+    """After a restore, what the CA has revoked since the backup is not known yet."""
+
+    fault = Fault.PEER
+    recoverable = True
+    exit_code = 75
+    remedy = "It goes on by itself once every source of revocations was heard: see 'gatewayctl status'."
 
 
 class AuditTrailBroken(GatewayError):

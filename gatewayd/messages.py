@@ -55,6 +55,20 @@ EVENTS: Final = MappingProxyType(
             "It is refused here from now on, for good. 'gatewayctl status' shows each milestone until the hub is seen "
             "to have shut it out. For new hardware under its id: 'gatewayctl device replace @DEVICE_ID@'.",
         ),
+        "configuration": (
+            "A new configuration was read",
+            "What could not be taken up, or why it was refused: 'gatewayctl status'.",
+        ),
+        "backup": ("The database was backed up", _NOTHING),
+        "restored": (
+            "The database was restored from a backup",
+            "Leaves get no certificates until it is known what was revoked since: 'gatewayctl status'.",
+        ),
+        "key found": (
+            "The token holds a newer key of the gateway's than the restored database knows",
+            "It is taken up by itself. Nothing is to be done.",
+        ),
+        "restore proven": ("It is known again what was revoked since the backup", _NOTHING),
         "refused-here": ("A certificate is refused here from now on", _NOTHING),
         "revoked-at-ca": ("A certificate is revoked at the CA", _NOTHING),
         "reported": ("A revocation was reported to the hub", _NOTHING),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -19,7 +19,6 @@ from .config import Settings
 from .control.service import ControlService
 from .core import revocation as table
 from .core.model import DeviceKind, DeviceState, SanKind
-from .core.renewal import RenewalPolicies
 from .errors import ConfigInvalid
 from .keys import tls
 from .keys.attester import TpmAttester
@@ -29,6 +28,7 @@ from .leaf.doors import est_door, page_door
 from .leaf.page.server import PageServer
 from .leaf.server import EstServer
 from .services import registrar
+from .services.after_restore import AfterRestore
 from .services.anchors import Anchors
 from .services.audit import AuditTrail
 from .services.clock import ClockWatch, SystemClock
@@ -42,6 +42,7 @@ from .services.housekeeping import Housekeeping
 from .services.key_inventory import KeyInventory
 from .services.key_watch import KeyWatch
 from .services.link import LinkKeeper
+from .services.maintenance import Maintenance
 from .services.monitoring import Monitoring
 from .services.operations import Operations
 from .services.orders import Orders
@@ -79,6 +80,11 @@ class Reactions(Protocol):
 
     def ring_tokens(self) -> None: ...
     def time_changed(self) -> None: ...
+    async def reload(self, who: str) -> dict[str, Any]:
+        """Take up the configuration anew; services.maintenance."""
+
+    def configuration(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """How the configuration stands, and what of it waits for a person."""
 
 
 class Parts:
@@ -155,10 +161,7 @@ class Parts:
             pins=hub_pins,
             lifetime=self.ca.leaf_lifetime,
         )
-        policies = RenewalPolicies(
-            (self.ca.renewal or settings.renewal).policy(),
-            [(each.device, each.policy()) for each in settings.renewal.devices],
-        )
+        policies = settings.policies
         self.engine = CredentialEngine(
             store=self.store,
             clock=self.clock,
@@ -166,7 +169,7 @@ class Parts:
             policies=policies,
             steps={DeviceKind.GATEWAY: self.gateway_steps, DeviceKind.LEAF: leaf_steps},
         )
-        turns = Turns(
+        self.turns = Turns(
             store=self.store,
             policy=policies.default,
             gate=self.issuer,
@@ -174,7 +177,7 @@ class Parts:
             paced=settings.renewal.paced,
         )
         self.renewals = Renewals(
-            store=self.store, clock=self.clock, engine=self.engine, turns=turns, algorithm=gateway.key_algorithm
+            store=self.store, clock=self.clock, engine=self.engine, turns=self.turns, algorithm=gateway.key_algorithm
         )
         self.revocations = Revocations(
             store=self.store,
@@ -225,15 +228,25 @@ class Parts:
             )
             for name, keys in self.tokens.items()
         ]
+        self.after_restore = AfterRestore(
+            store=self.store,
+            clock=self.clock,
+            events=self.events,
+            keys=self.keys,
+            gateway_id=self.id,
+            heard=self.sources.heard,
+            ring=reactions.ring,
+        )
         self.enrollments = Enrollments(
             store=self.store,
             clock=self.clock,
             events=self.events,
             engine=self.engine,
-            turns=turns,
+            turns=self.turns,
             policies=policies,
             anchors=self.anchors.known,
             answer_within=settings.est.answer_within,
+            hold=self.after_restore.require,
         )
         names = [
             each.value for each in gateway.sans if each.kind in (SanKind.IP, SanKind.DNS) and "*" not in each.value
@@ -256,8 +269,10 @@ class Parts:
             est_url=lambda: self.est.url,
             sources=self.sources.shown,
             hooks=self.hooks.shown,
+            configuration=reactions.configuration,
+            restored=self.after_restore.waiting,
         )
-        swaps = Swaps(
+        self.swaps = Swaps(
             store=self.store,
             clock=self.clock,
             events=self.events,
@@ -277,7 +292,7 @@ class Parts:
             clock=self.clock,
             events=self.events,
             reader=self.reader,
-            swaps=swaps,
+            swaps=self.swaps,
             gateway_id=self.id,
             url=lambda: self.page.url if self.page else None,
         )
@@ -286,7 +301,7 @@ class Parts:
             if settings.page.enabled
             else None
         )
-        operations = Operations(
+        self.operations = Operations(
             store=self.store,
             clock=self.clock,
             events=self.events,
@@ -300,7 +315,7 @@ class Parts:
             gateway_id=self.id,
             algorithm=gateway.key_algorithm,
             code_lifetime=settings.control.code_lifetime,
-            swaps=swaps,
+            swaps=self.swaps,
             try_ca=self.issuer.try_now,
             ring=reactions.ring,
             token=TokenOperations(
@@ -312,6 +327,14 @@ class Parts:
                 inventory=inventory,
                 gateway_id=self.id,
                 ring=reactions.ring_tokens,
+            ),
+            maintenance=Maintenance(
+                store=self.store,
+                clock=self.clock,
+                events=self.events,
+                gateway_id=self.id,
+                database=gateway.state_directory / "gatewayd.db",
+                reload=reactions.reload,
             ),
             audit=self.audit,
             doctor=Doctor(
@@ -335,8 +358,8 @@ class Parts:
             ),
         )
         self.watch = ClockWatch(clock=self.clock, store=self.store, changed=reactions.time_changed)
-        self.control = ControlService(operations, settings.control, self.id)
-        self.orders = Orders(store=self.store, link=self.link, revoke=operations.revoke_for)
+        self.control = ControlService(self.operations, settings.control, self.id)
+        self.orders = Orders(store=self.store, link=self.link, revoke=self.operations.revoke_for)
 
     def judge_peers(self, context: ssl.SSLContext) -> None:
         """With a wrong clock, as of the time that has certainly come: the hub and the leaves are let in and the link

@@ -11,7 +11,7 @@ from typing import Final
 
 from cryptography import x509
 
-from ..config import PolicySettings, Settings
+from ..config import Settings
 from .base import CertificateList, Holder, Issuer, TokenSource
 from .est_issuer import EstIssuer
 from .ezca import EzcaIssuer
@@ -54,8 +54,6 @@ class Ca:
     leaf_lifetime: timedelta | None
     """None: the CA alone decides."""
     requests_per_second: float
-    renewal: PolicySettings | None
-    """Instead of [renewal]."""
     close: Callable[[], Awaitable[None]] = _nothing_to_close
 
 
@@ -76,7 +74,6 @@ def _ezca(around: Surroundings) -> Ca:
         lifetime=timedelta(days=settings.lifetime_days),
         leaf_lifetime=timedelta(days=settings.leaf_lifetime_days),
         requests_per_second=settings.requests_per_second,
-        renewal=settings.renewal,
         close=kept.close,
     )
 
@@ -96,7 +93,6 @@ def _est(around: Surroundings) -> Ca:
         lifetime=None,
         leaf_lifetime=None,
         requests_per_second=settings.requests_per_second,
-        renewal=settings.renewal,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.model import KeyAlgorithm, San, UpstreamWay
-from ..core.renewal import RenewalPolicy
+from ..core.renewal import RenewalPolicies, RenewalPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,3 +330,10 @@ class Settings:
     def tokens(self) -> dict[str, TokenSettings]:
         """By whose keys they hold: ``gateway``, and ``registrar`` where that one has a token of its own."""
         return {"gateway": self.token} | ({"registrar": self.registrar_token} if self.registrar_token else {})
+
+    @property
+    def policies(self) -> RenewalPolicies:
+        """Of the CA that issues, where it has one of its own, else those of [renewal]."""
+        own = {"ezca": self.ezca.renewal, "est": self.est_issuer.renewal}[self.issuer.kind]
+        by_device = [(each.device, each.policy()) for each in self.renewal.devices]
+        return RenewalPolicies((own or self.renewal).policy(), by_device)

@@ -68,6 +68,8 @@ TABLE: Mapping[str, Mapping[str, Action]] = {
         "GetRegistrarCertificate": Action.ADMINISTER,
         "UnlockToken": Action.ADMINISTER,
         "InitializeToken": Action.ADMINISTER,
+        "Reload": Action.ADMINISTER,
+        "Backup": Action.ADMINISTER,
         "Version": Action.VIEW,
         "DeviceId": Action.VIEW,
     },

@@ -54,6 +54,17 @@ class TokenOperations(Protocol):
         """Have the TPM answer a credential challenge. Returns ``{"secret"}``, in hex. Raises ChallengeRefused."""
 
 
+class MaintenanceOperations(Protocol):
+    """The daemon itself."""
+
+    async def reload(self, caller: Caller) -> Data:
+        """Take up the configuration as it is now. Returns ``{"applied", "needs_restart"}``, names of settings. Raises
+        ReloadRefused, and then nothing has changed."""
+
+    async def backup(self, caller: Caller, file: int) -> Data:
+        """Write a consistent copy of the database to an open file, which is closed. Returns its manifest."""
+
+
 class PageOperations(Protocol):
     """The technician's page, which is served beside the bus."""
 
@@ -71,6 +82,9 @@ class Operations(Protocol):
 
     @property
     def token(self) -> TokenOperations: ...
+
+    @property
+    def maintenance(self) -> MaintenanceOperations: ...
 
     @property
     def page(self) -> PageOperations: ...

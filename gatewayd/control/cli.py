@@ -21,6 +21,7 @@ from .cli_device import device
 from .cli_doctor import command as doctor
 from .cli_logs import logs
 from .cli_page import page
+from .cli_service import backup, reload, restore
 from .cli_token import token
 from .cli_transfer import adopt, export
 from .completion import PROGRAM, VARIABLE, completion, device_ids
@@ -128,6 +129,9 @@ cli.add_command(page)
 cli.add_command(doctor)
 cli.add_command(logs)
 cli.add_command(completion)
+cli.add_command(reload)
+cli.add_command(backup)
+cli.add_command(restore)
 
 
 @cli.group()

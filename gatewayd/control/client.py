@@ -57,6 +57,20 @@ class Client:
         """A method of org.gatewayd.Gateway1, and its one answer as plain data."""
         return self._call(ROOT, GATEWAY, method, GLib.Variant(signature, arguments))
 
+    def call_with_file(self, method: str, file: int, within: int) -> Any:
+        """The same for a method that is given an open file; ``within`` seconds."""
+        files = Gio.UnixFDList()
+        arguments = GLib.Variant("(h)", (files.append(file),))
+        flags = Gio.DBusCallFlags.NONE
+        try:
+            answer, _ = self._con.call_with_unix_fd_list_sync(
+                NAME, ROOT, NAME, method, arguments, None, flags, within * 1000, files, None
+            )
+        except GLib.Error as error:
+            raise _ours(error, required(NAME, method)) from None
+        (value,) = answer.unpack()
+        return value
+
     def job(self, path: str) -> Data:
         """A job as docs/json.md has it. Raises JobUnknown."""
         try:

@@ -15,6 +15,7 @@ from .base import Caller, Data, Operations, Work
 from .jobs import Jobs
 from .objects import job_path, variants
 from .variants import from_mapping, from_mappings, text
+from .wrapper import takes_file
 
 Given = dict[str, Any]
 
@@ -139,6 +140,13 @@ class GatewayObject:
 
     async def ActivateCredential(self, challenge: str, *, caller: Caller) -> GLib.Variant:
         return from_mapping(await self._operations.token.activate(caller, arguments.challenge(challenge)))
+
+    async def Reload(self, *, caller: Caller) -> GLib.Variant:
+        return from_mapping(await self._operations.maintenance.reload(caller))
+
+    @takes_file
+    async def Backup(self, file: int, *, caller: Caller) -> GLib.Variant:
+        return from_mapping(await self._operations.maintenance.backup(caller, file))
 
     async def OpenPage(self, given: Given, *, caller: Caller) -> GLib.Variant:
         options = Options(given)

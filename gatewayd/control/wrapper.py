@@ -19,14 +19,14 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from gi.repository import Gio, GLib
 from pydbus.bus import Bus
 from pydbus.generic import signal
 from pydbus.registration import ObjectRegistration, ObjectWrapper
 
-from ..errors import GatewayError, Internal, NotAuthorized, TooManyRequests
+from ..errors import GatewayError, Internal, InvalidArgument, NotAuthorized, TooManyRequests
 from .access import Action, required
 from .base import Caller
 from .variants import text
@@ -55,6 +55,15 @@ _UNREF = leaves_invocation_referenced((GLib.MAJOR_VERSION, GLib.MINOR_VERSION, G
 
 Admit = Callable[[str, Collection[Action], bool], Awaitable[Caller]]
 """Who has this unique name, if he has these actions; may he be asked for a password? Or raises NotAuthorized."""
+
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+def takes_file(handler: H) -> H:
+    """Mark a handler whose last argument is a file descriptor (``h``): it is given one of its own, to close."""
+    handler.__dict__["takes_file"] = True
+    return handler
 
 
 def interfaces(*names: str) -> list[Gio.DBusInterfaceInfo]:
@@ -146,7 +155,10 @@ class AsyncObjectWrapper(ObjectWrapper):  # type: ignore[misc]
             try:
                 caller = await self.dispatcher.admit(sender, needed, interactive)
                 known = {"caller": caller} if "caller" in inspect.signature(handler).parameters else {}
-                result = handler(*parameters.unpack(), **known)
+                arguments = parameters.unpack()
+                if getattr(handler, "takes_file", False):  # only now: nobody else would close it
+                    arguments = (*arguments[:-1], _file(invocation, arguments[-1]))
+                result = handler(*arguments, **known)
                 if inspect.isawaitable(result):
                     result = await result
                 answer = _pack(result, self.outargs[f"{interface}.{method}"])
@@ -177,6 +189,17 @@ class AsyncObjectWrapper(ObjectWrapper):  # type: ignore[misc]
     def GetAll(self, interface: str) -> dict[str, GLib.Variant]:
         properties: dict[str, GLib.Variant] = super().GetAll(interface)
         return properties
+
+
+def _file(invocation: Gio.DBusMethodInvocation, handle: int) -> int:
+    """Raises InvalidArgument."""
+    files = invocation.get_message().get_unix_fd_list()
+    if files is None or not 0 <= handle < files.get_length():
+        raise InvalidArgument("there is no file with the call")
+    try:
+        return int(files.get(handle))  # a duplicate, close-on-exec
+    except GLib.Error as error:
+        raise InvalidArgument(f"the file with the call cannot be used: {error.message}") from None
 
 
 def _pack(result: Any, types: list[str]) -> GLib.Variant | None:

@@ -84,7 +84,7 @@ class CredentialEngine:
         self._store = store
         self._clock = clock
         self._events = events
-        self._policies = policies
+        self.policies = policies
         self._steps = steps
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """One turn at a time for a device; a lock lives only as long as somebody holds or awaits it."""
@@ -268,13 +268,13 @@ class CredentialEngine:
     def _renew_at(self, kept: Credential, suggested: Window | None) -> datetime:
         assert kept.not_before is not None
         assert kept.not_after is not None
-        policy = self._policies.of(kept.device_id)
+        policy = self.policies.of(kept.device_id)
         return renew_at(kept.device_id, kept.not_before, kept.not_after, policy, suggested)
 
     async def _record_failure(self, action: Action, begun: Credential, error: GatewayError) -> None:
         now = self._clock.now()
         words = f"{error.name()}: {error.message}"
-        policy = self._policies.of(begun.device_id)
+        policy = self.policies.of(begun.device_id)
 
         def work(tx: Tx) -> JournalEntry:
             device, present = tx.devices.get(begun.device_id), tx.credentials.current(begun.device_id)

@@ -72,15 +72,18 @@ class Enrollments:
         policies: RenewalPolicies,
         anchors: Callable[[], tuple[x509.Certificate, ...]],
         answer_within: float,
+        hold: Callable[[], None] = lambda: None,
     ) -> None:
+        """``hold`` raises while nobody may be given a certificate."""
         self._store = store
         self._clock = clock
         self._events = events
         self._engine = engine
         self._turns = turns
-        self._policies = policies
+        self.policies = policies
         self._anchors = anchors
         self._answer_within = answer_within
+        self._hold = hold
 
     async def anchors(self) -> tuple[bytes, ...]:
         known = self._anchors()
@@ -89,6 +92,7 @@ class Enrollments:
         return tuple(each.public_bytes(Encoding.DER) for each in known)
 
     async def enroll(self, request: EnrollmentRequest) -> Enrolled | Pending:
+        self._hold()
         await self.anchors()  # without them no certificate could be judged
         require(self._clock)  # whether a code or a certificate has expired cannot be said
         now = self._clock.now()
@@ -235,7 +239,7 @@ class Enrollments:
     def _is_due(self, credential: Credential, now: datetime) -> bool:
         assert credential.not_before is not None
         assert credential.not_after is not None
-        policy = self._policies.of(credential.device_id)
+        policy = self.policies.of(credential.device_id)
         due = renew_at(credential.device_id, credential.not_before, credential.not_after, policy)
         return now >= due
 

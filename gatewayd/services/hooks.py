@@ -58,17 +58,22 @@ class Hooks:
         """There may be a new certificate."""
         self._alarm.ring()
 
+    def take_up(self, hooks: Sequence[HookSettings]) -> None:
+        """These hold from now on; one that is under way is finished as it was."""
+        self._hooks = hooks
+        self._alarm.ring()
+
     async def run(self) -> None:
-        if self._hooks:
-            await self._alarm.rounds("hooks", self.round, _LONGEST_SLEEP)
+        await self._alarm.rounds("hooks", self.round, _LONGEST_SLEEP)
 
     async def round(self) -> float | None:
         """Do what is due, in the order of the configuration. Returns the seconds until something may be due again."""
-        current, records = await self._store.read(self._read)
+        hooks = self._hooks
+        current, records = await self._store.read(lambda tx: _read(tx, hooks, self._gateway_id))
         if current is None or current.thumbprint is None:
             return None
         moments: list[datetime] = []
-        for hook in self._hooks:
+        for hook in hooks:
             record = records[hook.name]
             if rules.is_due(record, current.thumbprint, self._clock.now()):
                 record = await self._do(hook, record, current, current.thumbprint)
@@ -105,15 +110,16 @@ class Hooks:
         await self._store.write(work)
         self._events.publish(entry)
 
-    def _read(self, tx: Tx) -> tuple[Credential | None, dict[str, HookRecord]]:
-        kept = {hook.name: tx.settings.get(_setting(hook)) for hook in self._hooks}
-        records = {name: _record(text) if text else HookRecord() for name, text in kept.items()}
-        return tx.credentials.current(self._gateway_id), records
-
     def shown(self, tx: Tx) -> list[dict[str, Any]]:
         """For status."""
-        current, records = self._read(tx)
+        current, records = _read(tx, self._hooks, self._gateway_id)
         return [_shown(name, record, current.thumbprint if current else None) for name, record in records.items()]
+
+
+def _read(tx: Tx, hooks: Sequence[HookSettings], gateway_id: str) -> tuple[Credential | None, dict[str, HookRecord]]:
+    kept = {hook.name: tx.settings.get(_setting(hook)) for hook in hooks}
+    records = {name: _record(text) if text else HookRecord() for name, text in kept.items()}
+    return tx.credentials.current(gateway_id), records
 
 
 def _setting(hook: HookSettings) -> str:

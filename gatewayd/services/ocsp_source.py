@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from ssl import SSLContext
 
@@ -41,9 +42,9 @@ class OcspSource:
         own: OwnCertificates,
         learner: Learner,
         tls: SSLContext,
-        interval: timedelta,
+        interval: Callable[[], timedelta],
     ) -> None:
-        self._at_most = max(interval // _PACE, 1)
+        self._interval = interval
         self._store = store
         self._clock = clock
         self._own = own
@@ -60,7 +61,8 @@ class OcspSource:
         }
         self._asked = {place: at for place, at in self._asked.items() if place in candidates}
         never = datetime.fromtimestamp(0, self._clock.now().tzinfo)
-        turn = sorted(candidates, key=lambda place: self._asked.get(place, never))[: self._at_most]
+        at_most = max(self._interval() // _PACE, 1)
+        turn = sorted(candidates, key=lambda place: self._asked.get(place, never))[:at_most]
         settled, held, failure = True, [], None
         for number, place in enumerate(turn):
             if number:

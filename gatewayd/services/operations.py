@@ -47,6 +47,7 @@ from .clock import Clock, require
 from .credentials import CredentialEngine
 from .doctor import Doctor
 from .events import Events, Progress, telling
+from .maintenance import Maintenance
 from .registrar import Registrar
 from .status import StatusReader
 from .steps import FACTORY, GatewaySteps
@@ -83,6 +84,7 @@ class Operations:
         try_ca: Callable[[], None],
         ring: Callable[[], None],
         token: TokenOperations,
+        maintenance: Maintenance,
         audit: AuditTrail,
         doctor: Doctor,
         page: Technicians,
@@ -103,11 +105,12 @@ class Operations:
         self._trust_clock = trust_clock
         self._gateway_id = gateway_id
         self._algorithm = algorithm
-        self._code_lifetime = code_lifetime
+        self.code_lifetime = code_lifetime
         self._swaps = swaps
         self._try_ca = try_ca
         self._ring = ring
         self.token = token
+        self.maintenance = maintenance
         self._audit = audit
         self._doctor = doctor
         self.page = page
@@ -169,7 +172,7 @@ class Operations:
             tx.devices.add(record)
             entry = JournalEntry(now, device_id, _who(caller), "device added", "done", ", ".join(sans))
             tx.journal.append(entry)
-            return (entry, *codes.make(tx, device_id, now, code_lifetime or self._code_lifetime))
+            return (entry, *codes.make(tx, device_id, now, code_lifetime or self.code_lifetime))
 
         return await self._with_code(work, device_id)
 
@@ -185,7 +188,7 @@ class Operations:
                 raise DeviceRevoked(f"{device_id} has been revoked.", device=device_id)
             entry = JournalEntry(now, device_id, _who(caller), "code made", "done")
             tx.journal.append(entry)
-            return (entry, *codes.make(tx, device_id, now, code_lifetime or self._code_lifetime))
+            return (entry, *codes.make(tx, device_id, now, code_lifetime or self.code_lifetime))
 
         return await self._with_code(work, device_id)
 

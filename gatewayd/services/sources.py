@@ -55,7 +55,7 @@ class Sources:
         if settings.ca_list and ca_list is not None:
             fixed.append(ListSource(ca_name, ca_list, own, learner, health))
         if settings.ocsp:
-            fixed.append(OcspSource(store, clock, own, learner, tls, interval))
+            fixed.append(OcspSource(store, clock, own, learner, tls, lambda: self._watch.interval))
         self._watch = Watch(
             clock=clock,
             interval=interval,
@@ -76,6 +76,15 @@ class Sources:
                 mode=int(settings.export_mode, 8),
                 crls=self._copies,
             )
+
+    def take_up(self, settings: RevocationSettings) -> None:
+        """What is live of them holds from now on (config.changes.LIVE)."""
+        interval = timedelta(seconds=settings.interval)
+        self._watch.take_up(interval, settings.crl_urls, follow=settings.distribution_points)
+
+    def heard(self) -> bool:
+        """Whether every source has been looked at since the start, with success, and what it said is acted on."""
+        return self._watch.heard()
 
     def loops(self) -> Iterable[Coroutine[Any, Any, None]]:
         self._directory.mkdir(mode=0o700, exist_ok=True)

@@ -50,10 +50,13 @@ class StatusReader:
         est_url: Callable[[], str | None],
         sources: Callable[[], list[Data]],
         hooks: Callable[[Tx], list[Data]],
+        configuration: Callable[[], tuple[Data, list[Data]]],
+        restored: Callable[[], list[Data]],
     ) -> None:
         """``tokens``: ``gateway``, and ``registrar`` where that one's key has a token of its own; ``algorithm`` is
         that of the gateway's keys to come. ``spared`` tells of the breaker before the CA. ``est_url`` is None while the
-        EST server does not listen; ``sources``: what revocations are learned from."""
+        EST server does not listen; ``sources``: what revocations are learned from. ``configuration``: how it stands,
+        and what of it waits for a person; ``restored``: what waits since a restore."""
         self._store = store
         self._clock = clock
         self._tokens = tokens
@@ -67,6 +70,8 @@ class StatusReader:
         self._est_url = est_url
         self._sources = sources
         self._hooks = hooks
+        self._configuration = configuration
+        self._restored = restored
 
     async def status(self) -> Data:
         now = self._clock.now()
@@ -89,8 +94,10 @@ class StatusReader:
             gateway |= views.progress_of(own[-1])
         counts = views.counts(census)
         est_url = self._est_url()
+        configuration, configuration_waits = self._configuration()
         return {
             "version": __version__,
+            "configuration": configuration,
             "gateway": gateway,
             "token": views.token(self._tokens["gateway"].status()),
             **{f"{name}_token": views.token(keys.status()) for name, keys in self._tokens.items() if name != "gateway"},
@@ -111,6 +118,8 @@ class StatusReader:
                 *others,
                 *views.expired_waiting(gateway, expired, counts["expired"]),
                 *views.hooks_waiting(hooks),
+                *configuration_waits,
+                *self._restored(),
             ],
         }
 

@@ -43,7 +43,7 @@ class Swaps:
         self._clock = clock
         self._events = events
         self._reader = reader
-        self._code_lifetime = code_lifetime
+        self.code_lifetime = code_lifetime
         self._ring = ring
 
     async def begin(self, who: str, device_id: str, reason: str, code_lifetime: int) -> Data:
@@ -58,7 +58,7 @@ class Swaps:
         def work(tx: Tx) -> tuple[list[JournalEntry], str, EnrollmentCode]:
             record = _leaf(tx, device_id)
             entries = replacing.begin(tx, record, why, who, now)
-            code, kept = codes.make(tx, device_id, now, code_lifetime or self._code_lifetime)
+            code, kept = codes.make(tx, device_id, now, code_lifetime or self.code_lifetime)
             made = JournalEntry(
                 now, device_id, who, "code-out", "done", f"open until {kept.expires_at:%Y-%m-%d %H:%M}Z"
             )

@@ -45,11 +45,11 @@ class Turns:
     ) -> None:
         """``most``: requests a second that the CA may be sent; not ``paced``: whoever is due has a turn at once."""
         self._store = store
-        self._policy = policy
+        self.policy = policy
         self._gate = gate
         self._most = most
         self._monotonic = monotonic
-        self._paced = paced
+        self.paced = paced
         self._bucket = Bucket()
         self._mean, self._mean_until = 0.0, float("-inf")
         self._rate, self._rate_until = sparing.LEAST_PACE, float("-inf")
@@ -87,7 +87,7 @@ class Turns:
         return True
 
     def _wait(self) -> float:
-        return sparing.wait(self._bucket, self._monotonic(), self._rate, burst(self._rate)) if self._paced else 0.0
+        return sparing.wait(self._bucket, self._monotonic(), self._rate, burst(self._rate)) if self.paced else 0.0
 
     async def _work_out_rate(self, now: datetime) -> None:
         at = self._monotonic()
@@ -95,7 +95,7 @@ class Turns:
             return
         if at >= self._mean_until:
             lives = await self._store.read(lambda tx: tx.credentials.load(now))
-            self._mean = lives / ((self._policy.opens + self._policy.closes) / 2)
+            self._mean = lives / ((self.policy.opens + self.policy.closes) / 2)
             self._mean_until = at + _LOAD_HOLDS
         deadlines = await self._store.read(lambda tx: tx.credentials.deadlines())
         rate = sparing.pace(self._mean, [(each - now).total_seconds() for each in deadlines])

@@ -95,6 +95,22 @@ class Watch:
         self._follow = follow
         self._looked = looked
         self._looking: dict[str, asyncio.Task[None]] = {}
+        self._followed = False
+
+    def heard(self) -> bool:
+        """Whether every source has been looked at since the start, with success, and what it said is acted on."""
+        return self._followed and all(
+            each.latest is not None and each.latest.settled and each.latest.error is None
+            for each in self._watched.values()
+        )
+
+    def take_up(self, interval: timedelta, crl_urls: Iterable[str], *, follow: bool) -> None:
+        """These hold from now on; a look that is under way goes on."""
+        self.interval, self._crl_urls, self._follow = interval, frozenset(crl_urls), follow
+        for each in self._watched.values():
+            if each.next_look_at is not None:
+                each.next_look_at = min(each.next_look_at, self._clock.now() + interval)
+        self._alarm.ring()
 
     @property
     def watched(self) -> Mapping[str, Watched]:
@@ -131,6 +147,7 @@ class Watch:
         return max(min([*waits, _LONGEST_SLEEP, self.interval.total_seconds()]), 0.05)
 
     def _follow_certificates(self) -> None:
+        self._followed = True
         wanted = set(self._crl_urls)
         if self._follow:
             wanted |= {url for each in self._own.all() for url in each.points}

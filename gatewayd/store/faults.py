@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from ..errors import GatewayError, Internal, StoreBroken
+from ..errors import GatewayError, Internal, StoreBroken, StoreFull, StoreReadOnly
 
 _SENTENCES = {
     sqlite3.SQLITE_FULL: "The disk that holds {path} is full; nothing was written.",
@@ -17,14 +17,16 @@ _SENTENCES = {
     sqlite3.SQLITE_BUSY: "The database {path} is locked by another program.",
 }
 
+_KINDS = {sqlite3.SQLITE_FULL: StoreFull, sqlite3.SQLITE_READONLY: StoreReadOnly}
 _DEFECTS = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE)
 
 
 def broken(error: sqlite3.Error, path: Path) -> StoreBroken:
     """What makes the database as a whole unusable for now."""
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    sentence = _SENTENCES.get(_primary_code(error), "The database {path} failed: {error} ({name}).")
-    return StoreBroken(sentence.format(path=path, name=name, error=error))
+    code = _primary_code(error)
+    sentence = _SENTENCES.get(code, "The database {path} failed: {error} ({name}).")
+    return _KINDS.get(code, StoreBroken)(sentence.format(path=path, name=name, error=error))
 
 
 def translated(error: sqlite3.Error, path: Path) -> GatewayError:

@@ -2,7 +2,8 @@
 
 Trees are made by debootstrap once for each release and kept under ``build/roots``; whoever uses one writes to an
 overlay.
-``python -m tests.boot.package [SUITE …]`` builds the package for the releases named (all), into ``dist``.
+``python -m tests.boot.package [SUITE …]`` builds the package for the releases named (all), into ``dist``, and has
+lintian judge it.
 """
 
 from __future__ import annotations
@@ -108,9 +109,19 @@ def build_package(suite: str, output: Path) -> Path:
     return output / built.name
 
 
+def lintian(package: Path) -> str:
+    """Every tag that is not overridden (packaging/debian/lintian-overrides), down to the pedantic ones."""
+    command = ["lintian", "--allow-root", "--no-cfg", "--display-info", "--pedantic", str(package)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
 def main() -> None:
     for suite in sys.argv[1:] or SUITES:
-        print(build_package(suite, REPOSITORY / "dist").relative_to(REPOSITORY))
+        built = build_package(suite, REPOSITORY / "dist")
+        if tags := lintian(built):
+            sys.exit(tags)
+        print(built.relative_to(REPOSITORY))
 
 
 if __name__ == "__main__":

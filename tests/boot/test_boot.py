@@ -16,7 +16,7 @@ from gatewayd.lab.cloud import Lab
 from gatewayd.lab.demo.leaf import Leaf
 
 from .machine import Machine, wait_for
-from .package import SUITES, build_package, overlay, tree
+from .package import SUITES, build_package, lintian, overlay, tree
 
 ADDRESS = "127.66.0.1"
 PIN = "24681357"
@@ -55,6 +55,10 @@ def connected(machine: Machine) -> bool:
 
 def test_the_package_is_the_same_when_built_again(suite: str, package: Path, tmp_path: Path) -> None:
     assert build_package(suite, tmp_path).read_bytes() == package.read_bytes()
+
+
+def test_lintian_finds_nothing_that_is_not_explained(package: Path) -> None:
+    assert lintian(package) == ""
 
 
 def test_the_life_of_a_gateway(machine: Machine, package: Path, tmp_path: Path) -> None:

@@ -94,9 +94,12 @@ class EstLeaf:
         """``code`` is that of a device which is known already."""
         self._stage = stage
         self.device_id = device_id
-        self._context = ssl.create_default_context(cafile=stage.lab.ca_root)
+        self.forget_certificate()
         self.code = code or str(stage.ctl_json("device", "add", device_id)["code"])
         self.new_request()
+
+    def forget_certificate(self) -> None:
+        self._context = ssl.create_default_context(cafile=self._stage.lab.ca_root)
 
     def new_request(self, common_name: str | None = None) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())

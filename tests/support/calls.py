@@ -27,6 +27,8 @@ CALLS = {
     "InitializeToken": ["1234", "{}"],
     "Attest": ["00112233445566ff"],
     "ActivateCredential": ["utzA3gAAAAE="],
+    "Reload": [],
+    "Backup": ["1"],  # a descriptor of gdbus' own: its standard output
     "OpenPage": ["{'lifetime': <600>}"],
     "ClosePage": [],
 }

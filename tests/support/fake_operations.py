@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,23 @@ class FakeTokenOperations:
         return TOKEN
 
 
+class FakeMaintenanceOperations:
+    def __init__(self, all_: FakeOperations) -> None:
+        self._all = all_
+
+    async def reload(self, caller: Caller) -> Data:
+        self._all.calls.append(("reload", caller.uid))
+        if self._all.failure is not None:
+            raise self._all.failure
+        return {"applied": ["log.level"], "needs_restart": ["est.port", "hub.host"]}
+
+    async def backup(self, caller: Caller, file: int) -> Data:
+        self._all.calls.append(("backup", caller.uid))
+        with os.fdopen(file, "wb") as target:
+            target.write(b"a backup")
+        return {"devices": 2, "credentials": 5, "created_at": NOW, "sha256": "00" * 32}
+
+
 class FakePageOperations:
     def __init__(self, all_: FakeOperations) -> None:
         self._calls = all_.calls
@@ -115,6 +133,10 @@ class FakeOperations:
         return FakeTokenOperations(self)
 
     @property
+    def maintenance(self) -> FakeMaintenanceOperations:
+        return FakeMaintenanceOperations(self)
+
+    @property
     def page(self) -> FakePageOperations:
         return FakePageOperations(self)
 
@@ -126,6 +148,7 @@ class FakeOperations:
         states = [each["state"] for each in self.devices.values() if each["kind"] == "leaf"]
         return {
             "version": "0.1.0",
+            "configuration": {"loaded_at": NOW},
             "gateway": self.devices[GATEWAY],
             "token": TOKEN,
             "clock": {"sane": True, "state": "sane", "synchronised": True, "now": NOW, "system": NOW, "floor": NOW},

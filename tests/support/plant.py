@@ -23,6 +23,7 @@ from gatewayd.core.renewal import RenewalPolicies
 from gatewayd.core.revocation import may_speak
 from gatewayd.keys.base import KeyStore
 from gatewayd.pki import csr
+from gatewayd.services import views
 from gatewayd.services.anchors import Anchors
 from gatewayd.services.audit import AuditTrail
 from gatewayd.services.credentials import CredentialEngine
@@ -33,6 +34,7 @@ from gatewayd.services.health import Health
 from gatewayd.services.key_inventory import KeyInventory
 from gatewayd.services.key_watch import KeyWatch
 from gatewayd.services.link import LinkKeeper
+from gatewayd.services.maintenance import Maintenance
 from gatewayd.services.operations import Operations
 from gatewayd.services.outbox import Outbox
 from gatewayd.services.pins import Pins
@@ -207,6 +209,8 @@ class Plant:
             est_url=lambda: "https://gw:8443",
             sources=list,
             hooks=lambda _: [],
+            configuration=lambda: ({"loaded_at": views.when(self.clock.now())}, []),
+            restored=list,
         )
         self.doctor = Doctor(
             parse(SETTINGS.format(state=self._path.parent)),
@@ -255,6 +259,13 @@ class Plant:
                 gateway_id=GATEWAY,
                 ring=lambda: None,
             ),
+            maintenance=Maintenance(
+                **common,
+                events=self.events,
+                gateway_id=GATEWAY,
+                database=self._path,
+                reload=self.reload,
+            ),
             audit=self.audit,
             doctor=self.doctor,
             transfers=self.transfers,
@@ -276,6 +287,9 @@ class Plant:
     async def restart(self) -> None:
         await self.stop()
         await self.start()
+
+    async def reload(self, who: str) -> dict[str, Any]:
+        return {"applied": [], "needs_restart": []}
 
     async def trust_clock(self) -> None:
         self.clock.right = True

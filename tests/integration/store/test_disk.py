@@ -29,15 +29,16 @@ CHILD = [sys.executable, "-m", "tests.integration.store.child"]
 def test_after_a_full_disk_the_store_works_again_without_a_restart(path: Path, way: str) -> None:
     path.parent.mkdir(mode=0o700)
     if way == "limit":
-        command, says = [*CHILD, "limit", str(path)], "SQLITE_IOERR_WRITE"
+        command, says, error = [*CHILD, "limit", str(path)], "SQLITE_IOERR_WRITE", "StoreBroken"
     else:
+        error = "StoreFull"
         command, says = [*(PRIVATE_MOUNTS or []), *CHILD, "fill", str(path), str(path.parent)], "is full"
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert len(report["acknowledged"]) > 10
     assert says in report["sentence"]
-    assert report["group"] == ["StoreBroken"] * 5
+    assert report["group"] == [error] * 5
     assert report["readable"] == len(report["acknowledged"])
     assert report["present"] == report["acknowledged"] + report["after"]
 
