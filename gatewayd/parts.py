@@ -27,6 +27,7 @@ from .keys.token import Pkcs11KeyStore
 from .leaf.doors import est_door, page_door
 from .leaf.page.server import PageServer
 from .leaf.server import EstServer
+from .pki.idevid import Manufacturers
 from .services import registrar
 from .services.after_restore import AfterRestore
 from .services.anchors import Anchors
@@ -41,6 +42,7 @@ from .services.hooks import Hooks
 from .services.housekeeping import Housekeeping
 from .services.key_inventory import KeyInventory
 from .services.key_watch import KeyWatch
+from .services.leaves import Leaves
 from .services.link import LinkKeeper
 from .services.maintenance import Maintenance
 from .services.monitoring import Monitoring
@@ -237,6 +239,7 @@ class Parts:
             heard=self.sources.heard,
             ring=reactions.ring,
         )
+        manufacturers = Manufacturers(settings.manufacturers)
         self.enrollments = Enrollments(
             store=self.store,
             clock=self.clock,
@@ -247,12 +250,16 @@ class Parts:
             anchors=self.anchors.known,
             answer_within=settings.est.answer_within,
             hold=self.after_restore.require,
+            origin_of=manufacturers.origin_of,
         )
         names = [
             each.value for each in gateway.sans if each.kind in (SanKind.IP, SanKind.DNS) and "*" not in each.value
         ]
         self.est = est_door(
-            lambda tls: EstServer(self.enrollments, settings.est, tls, names), self._bind, self.anchors.known
+            lambda tls: EstServer(self.enrollments, settings.est, tls, names),
+            self._bind,
+            self.anchors.known,
+            manufacturers.anchors,
         )
         self.reader = StatusReader(
             store=self.store,
@@ -314,7 +321,6 @@ class Parts:
             trust_clock=lambda: self.clock.trust(self.store),
             gateway_id=self.id,
             algorithm=gateway.key_algorithm,
-            code_lifetime=settings.control.code_lifetime,
             swaps=self.swaps,
             try_ca=self.issuer.try_now,
             ring=reactions.ring,
@@ -347,6 +353,15 @@ class Parts:
                 gateway_id=self.id,
             ),
             page=technicians,
+            leaves=Leaves(
+                store=self.store,
+                clock=self.clock,
+                events=self.events,
+                reader=self.reader,
+                gateway_id=self.id,
+                code_lifetime=settings.control.code_lifetime,
+                manufacturers=manufacturers.names,
+            ),
             transfers=Transfers(
                 store=self.store,
                 clock=self.clock,

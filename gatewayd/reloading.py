@@ -111,4 +111,4 @@ def take_up(parts: Parts, settings: Settings) -> None:
     parts.turns.policy, parts.turns.paced = policies.default, settings.renewal.paced
     parts.sources.take_up(settings.revocation)
     parts.hooks.take_up(settings.hooks)
-    parts.operations.code_lifetime = parts.swaps.code_lifetime = settings.control.code_lifetime
+    parts.operations.leaves.code_lifetime = parts.swaps.code_lifetime = settings.control.code_lifetime

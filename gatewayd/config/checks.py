@@ -8,9 +8,9 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from ..core.enrollment import DEVICE_ID
-from ..core.model import UpstreamWay
+from ..core.model import IdentitySource, UpstreamWay
 from ..errors import ConfigInvalid
-from .schema import HookSettings, PolicySettings, Settings
+from .schema import HookSettings, ManufacturerSettings, PolicySettings, Settings
 
 
 def _policies(settings: Settings) -> Iterator[tuple[str, PolicySettings]]:
@@ -87,6 +87,7 @@ def check(settings: Settings) -> None:
     _check_complete(settings)
     _check_hooks(settings.hooks)
     _check_metrics(settings.metrics.listen)
+    _check_manufacturers(settings.manufacturers)
     if settings.log.level not in ("debug", "info", "warning", "error"):
         raise ConfigInvalid(f"log.level must be debug, info, warning or error, not {settings.log.level!r}")
 
@@ -122,6 +123,23 @@ def _check_complete(settings: Settings) -> None:
         table, _, key = name.partition(".")
         if not getattr(getattr(settings, table), key):
             raise ConfigInvalid(f"[{table}] {key} is missing")
+
+
+def _check_manufacturers(manufacturers: tuple[ManufacturerSettings, ...]) -> None:
+    for index, each in enumerate(manufacturers):
+        where = f"manufacturers[{index}]"
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", each.name):
+            raise ConfigInvalid(f"{where}.name must be 1 to 64 of A-Z a-z 0-9 . _ -, not {each.name!r}")
+        if each.name in (other.name for other in manufacturers[:index]):
+            raise ConfigInvalid(f"{where}.name {each.name!r} is there twice")
+        if (each.identity is IdentitySource.HARDWARE_MODULE) != bool(each.hardware_type):
+            raise ConfigInvalid(f'{where}.hardware_type goes with identity = "hardware-module", and only there')
+        if each.hardware_type and not re.fullmatch(r"(0|1|2)\.[0-3]?[0-9](\.(0|[1-9][0-9]*))+", each.hardware_type):
+            raise ConfigInvalid(f"{where}.hardware_type must be an OID, not {each.hardware_type!r}")
+        if not each.uses:
+            raise ConfigInvalid(f"{where}.uses is empty: its certificates would be good for nothing")
+        if each.device and each.device.count("{serial}") != 1:
+            raise ConfigInvalid(f'{where}.device must hold "{{serial}}" once, not {each.device!r}')
 
 
 def _check_hooks(hooks: tuple[HookSettings, ...]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..core.model import KeyAlgorithm, San, UpstreamWay
+from ..core.model import IdentitySource, KeyAlgorithm, ManufacturerUse, San, UpstreamWay
 from ..core.renewal import RenewalPolicies, RenewalPolicy
 
 
@@ -189,6 +189,30 @@ class TrustSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ManufacturerSettings:
+    """Leaves may enroll with the certificate that their manufacturer has put into them (IEEE 802.1AR: IDevID) instead
+    of a one-time code (docs/manufacturers.md)."""
+
+    name: str
+    """In the status and the history; another one for each manufacturer."""
+    anchors: Path
+    """PEM: the manufacturer's CAs. Each of them is an anchor by itself."""
+    identity: IdentitySource = IdentitySource.SERIAL_NUMBER
+    """What tells one piece of hardware from another: "serial-number" (of the subject), "common-name", or
+    "hardware-module" (hwSerialNum in the alternative names)."""
+    hardware_type: str = ""
+    """With "hardware-module", and only there: the hwType (an OID) whose serial numbers these are."""
+    uses: tuple[ManufacturerUse, ...] = (ManufacturerUse.ENROLL, ManufacturerUse.EXPIRED)
+    """What its certificate is good for: "enroll" (the first certificate of a device, or of its new hardware),
+    "re-enroll-expired" (a new one for a device whose certificate is over). Never while the present one is valid."""
+    device: str = ""
+    """Which device a piece of hardware is that nobody has bound, such as "pump-{serial}"; the device must be known here
+    all the same. Empty: none."""
+    with_code: bool = False
+    """Whether a one-time code has to come along."""
+
+
+@dataclass(frozen=True, slots=True)
 class EstSettings:
     address: str = "0.0.0.0"  # noqa: S104 - leaves come from the plant's network
     """Where the EST server listens."""
@@ -322,6 +346,7 @@ class Settings:
     revocation: RevocationSettings = field(default_factory=RevocationSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     clock: ClockSettings = field(default_factory=ClockSettings)
+    manufacturers: tuple[ManufacturerSettings, ...] = ()
     hooks: tuple[HookSettings, ...] = ()
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)

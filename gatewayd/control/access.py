@@ -51,6 +51,7 @@ TABLE: Mapping[str, Mapping[str, Action]] = {
         "NewCode": Action.OPERATE,
         "ReplaceDevice": Action.REPLACE,
         "CancelReplacement": Action.REPLACE,
+        "BindDevice": Action.OPERATE,
         "OpenPage": Action.REPLACE,
         "ClosePage": Action.REPLACE,
         "Renew": Action.OPERATE,

@@ -23,6 +23,7 @@ MAX_PEM = 64 * 1024
 MAX_EXPORT = 96 * 1024 * 1024
 MAX_SANS = 50
 MAX_SAN = 1024
+MAX_SERIAL = 128
 CODE_LIFETIME = range(60, 90 * 86400 + 1)
 """Seconds: from a minute to 90 days."""
 PAGE_OPEN = 3600
@@ -187,6 +188,15 @@ class Options:
         if not isinstance(value, str) or (value and value not in names):
             raise InvalidArgument(f"option 'key_algorithm' must be one of {', '.join(names)}")
         return value
+
+    def hardware(self) -> tuple[str, str]:
+        """Manufacturer and serial number; "" for what is not given."""
+        found = self._take("manufacturer", ""), self._take("manufacturer_serial", "")
+        if not all(isinstance(each, str) and len(each) <= MAX_SERIAL for each in found):
+            raise InvalidArgument(
+                f"options 'manufacturer' and 'manufacturer_serial' must be text of at most {MAX_SERIAL} characters"
+            )
+        return found
 
     def reason(self) -> str:
         """ "" when it is not given."""

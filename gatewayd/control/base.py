@@ -76,6 +76,15 @@ class PageOperations(Protocol):
         """End all sessions, and all links. Returns ``{"ended"}``, how many they were."""
 
 
+class LeafOperations(Protocol):
+    """What is about leaves alone."""
+
+    async def bind(self, caller: Caller, device_id: str, manufacturer: str, serial: str) -> Data:
+        """From now on it is this piece of hardware (docs/manufacturers.md); ``serial`` "" for none, ``manufacturer`` ""
+        where there is only one. Returns what ``device_show`` does. Raises InvalidArgument, DeviceUnknown,
+        DeviceRevoked."""
+
+
 class Operations(Protocol):
     """What an administrator may do. A method that returns ``Work`` has checked its arguments and written its intent
     down before it returns: the work goes on, or is done again, whatever becomes of the caller or of the daemon."""
@@ -89,6 +98,9 @@ class Operations(Protocol):
     @property
     def page(self) -> PageOperations: ...
 
+    @property
+    def leaves(self) -> LeafOperations: ...
+
     async def status(self) -> Data:
         """See docs/json.md: ``gateway``, ``token``, ``issuer``, ``hub``, ``devices``, ``revocations``, ``waiting``."""
 
@@ -100,15 +112,30 @@ class Operations(Protocol):
     async def device_show(self, device_id: str) -> Data:
         """The device, its credentials, its revocations with every milestone, its recent history."""
 
-    async def device_add(self, caller: Caller, device_id: str, sans: list[str], code_lifetime: int) -> Data:
-        """Record a leaf and make its first code. ``code_lifetime`` in seconds, 0 = default.
-        Returns ``{"device", "code", "expires_at"}``; the code is shown this once and kept only as a hash."""
+    async def device_add(
+        self,
+        caller: Caller,
+        device_id: str,
+        sans: list[str],
+        code_lifetime: int,
+        manufacturer: str = "",
+        serial: str = "",
+    ) -> Data:
+        """Record a leaf and make its first code. ``code_lifetime`` in seconds, 0 = default; ``manufacturer`` and
+        ``serial``: as of ``leaves.bind``. Returns ``{"device", "code", "expires_at"}``; the code is shown this once and
+        kept only as a hash."""
 
     async def device_code(self, caller: Caller, device_id: str, code_lifetime: int) -> Data:
         """A new code for a leaf; earlier unused ones stop working."""
 
     async def device_replace(
-        self, caller: Caller, device_id: str, reason: str, code_lifetime: int
+        self,
+        caller: Caller,
+        device_id: str,
+        reason: str,
+        code_lifetime: int,
+        manufacturer: str = "",
+        serial: str = "",
     ) -> tuple[Data, Work]:
         """Give a leaf's hardware up and make a code for its successor; once more, a new code for the same swap.
         ``reason`` "" is the default. Returns what ``device_code`` does, and the work that ends when the new hardware

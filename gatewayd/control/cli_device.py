@@ -11,6 +11,7 @@ from ..core.model import DeviceKind, RevocationReason
 from ..errors import InvalidArgument
 from . import arguments, words
 from .app import App, as_json, no_wait, rendering, variants
+from .cli_hardware import bind, hardware, hardware_options
 from .completion import device_ids
 
 lifetime = click.option(
@@ -29,11 +30,23 @@ def device() -> None:
     "--san", "sans", multiple=True, metavar="KIND:NAME", help="A name its certificate may carry: dns:x, ip:x …"
 )
 @lifetime
+@hardware
 @as_json
 @click.pass_obj
-def device_add(app: App, device_id: str, sans: tuple[str, ...], code_lifetime: str | None) -> None:
+def device_add(
+    app: App,
+    device_id: str,
+    sans: tuple[str, ...],
+    code_lifetime: str | None,
+    manufacturer_serial: str | None,
+    manufacturer: str | None,
+) -> None:
     """Record a device and print its one-time enrollment code."""
-    options = {**({"sans": list(sans)} if sans else {}), **_lifetime(code_lifetime)}
+    options = {
+        **({"sans": list(sans)} if sans else {}),
+        **_lifetime(code_lifetime),
+        **hardware_options(manufacturer_serial, manufacturer),
+    }
     data = app.client.call("AddDevice", "(sa{sv})", device_id, variants(options))
     app.show(data, lambda: rendering().added(data))
 
@@ -104,11 +117,20 @@ def device_show(app: App, device_id: str) -> None:
 @click.option("--cancel", is_flag=True, help="Give a replacement up that is not finished; the device stays revoked.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @lifetime
+@hardware
 @no_wait
 @as_json
 @click.pass_obj
 def device_replace(
-    app: App, device_id: str, reason: str | None, cancel: bool, yes: bool, code_lifetime: str | None, no_wait: bool
+    app: App,
+    device_id: str,
+    reason: str | None,
+    cancel: bool,
+    yes: bool,
+    code_lifetime: str | None,
+    manufacturer_serial: str | None,
+    manufacturer: str | None,
+    no_wait: bool,
 ) -> None:
     """Give a device new hardware under its old id, and see the old certificates stay dead.
 
@@ -116,8 +138,8 @@ def device_replace(
     When that has enrolled, the id is enabled for its certificate alone. With --json, the code is printed and nothing
     is waited for. Called again before the end, it goes on with the same replacement and makes a new code.
     """
-    if cancel and (reason or code_lifetime):
-        raise InvalidArgument("--cancel takes neither --reason nor --code-lifetime")
+    if cancel and (reason or code_lifetime or manufacturer_serial or manufacturer):
+        raise InvalidArgument("--cancel goes with none of the options that describe a replacement")
     arguments.device_id(device_id)
     if not yes:
         if not sys.stdin.isatty():
@@ -128,11 +150,18 @@ def device_replace(
         data = app.client.call("CancelReplacement", "(s)", device_id)
         app.show(data, lambda: rendering().device(data))
         return
-    options = {**({"reason": reason} if reason else {}), **_lifetime(code_lifetime)}
+    options = {
+        **({"reason": reason} if reason else {}),
+        **_lifetime(code_lifetime),
+        **hardware_options(manufacturer_serial, manufacturer),
+    }
     data = app.client.call("ReplaceDevice", "(sa{sv})", device_id, variants(options))
     app.show(data, lambda: rendering().replacing(data))
     if not app.as_json and not no_wait:
         app.job(data["job"], wait=True)
+
+
+device.add_command(bind)
 
 
 def _lifetime(text: str | None) -> dict[str, int]:

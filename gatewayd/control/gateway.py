@@ -54,10 +54,10 @@ class GatewayObject:
 
     async def AddDevice(self, device_id: str, given: Given, *, caller: Caller) -> GLib.Variant:
         options = Options(given)
-        sans, code_lifetime = options.sans(), options.code_lifetime()
+        sans, code_lifetime, hardware = options.sans(), options.code_lifetime(), options.hardware()
         options.end()
         device_id = arguments.device_id(device_id)
-        return self._added(await self._operations.device_add(caller, device_id, sans, code_lifetime))
+        return self._added(await self._operations.device_add(caller, device_id, sans, code_lifetime, *hardware))
 
     async def NewCode(self, device_id: str, given: Given, *, caller: Caller) -> GLib.Variant:
         options = Options(given)
@@ -68,12 +68,19 @@ class GatewayObject:
 
     async def ReplaceDevice(self, device_id: str, given: Given, *, caller: Caller) -> GLib.Variant:
         options = Options(given)
-        reason, code_lifetime = options.reason(), options.code_lifetime()
+        reason, code_lifetime, hardware = options.reason(), options.code_lifetime(), options.hardware()
         options.end()
         device_id = arguments.device_id(device_id)
-        data, work = await self._operations.device_replace(caller, device_id, reason, code_lifetime)
+        data, work = await self._operations.device_replace(caller, device_id, reason, code_lifetime, *hardware)
         job = self._jobs.start("replace", device_id, work)
         return self._added({**data, "job": job_path(job.number)})
+
+    async def BindDevice(self, device_id: str, given: Given, *, caller: Caller) -> GLib.Variant:
+        options = Options(given)
+        hardware = options.hardware()
+        options.end()
+        device_id = arguments.device_id(device_id)
+        return from_mapping(await self._operations.leaves.bind(caller, device_id, *hardware))
 
     async def CancelReplacement(self, device_id: str, *, caller: Caller) -> GLib.Variant:
         return self._added(await self._operations.device_replace_cancel(caller, arguments.device_id(device_id)))

@@ -85,6 +85,36 @@ class KeyRef:
     algorithm: KeyAlgorithm
 
 
+class IdentitySource(StrEnum):
+    """Where a manufacturer's certificate says which piece of hardware it belongs to."""
+
+    SERIAL_NUMBER = "serial-number"
+    """The subject's serialNumber (IEEE 802.1AR, 8.6)."""
+    COMMON_NAME = "common-name"
+    HARDWARE_MODULE = "hardware-module"
+    """hwSerialNum of the hardwareModuleName in its alternative names (RFC 4108, 5)."""
+
+
+class ManufacturerUse(StrEnum):
+    """What a manufacturer's certificate is good for."""
+
+    ENROLL = "enroll"
+    """The first certificate of a device, or of its new hardware."""
+    EXPIRED = "re-enroll-expired"
+    """A new one for a device whose certificate is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The hardware that a device is, by its manufacturer's certificate."""
+
+    manufacturer: str
+    """Its name in [[manufacturers]]."""
+    serial: str
+    void: bool = False
+    """Whether it counts no more: the device was revoked since. Only an administrator binds again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """An identity in the hub."""
@@ -101,6 +131,7 @@ class Device:
     """Whether the identity was seen in the hub's registry."""
     revocation_reason: RevocationReason | None = None
     """Why, once it is revoked: also of a certificate that turns up only afterwards."""
+    binding: Binding | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,14 +76,17 @@ class Door:
         return context
 
 
-def est_door(make: Callable[[ServerTls], Server], bind: Bind, anchors: Anchors) -> Door:
-    """For leaves. ``anchors`` are those of the leaves' certificates."""
+def est_door(
+    make: Callable[[ServerTls], Server], bind: Bind, anchors: Anchors, manufacturers: Sequence[x509.Certificate] = ()
+) -> Door:
+    """For leaves. ``anchors`` are those of the leaves' certificates, ``manufacturers`` of those that they were made
+    with."""
 
     def context() -> ssl.SSLContext:
         known = anchors()
         if not known:
             raise NotBootstrapped("The CA's certificates are not known yet.")
-        return server_context([each.public_bytes(Encoding.DER) for each in known])
+        return server_context([each.public_bytes(Encoding.DER) for each in (*known, *manufacturers)])
 
     return Door("the EST server", make, bind, context)
 

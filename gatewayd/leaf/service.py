@@ -21,7 +21,7 @@ from .base import Enroller
 from .http import HttpServer, to_response
 from .limits import CodeGuard
 from .listener import Listener
-from .tls import ServerTls
+from .tls import ServerTls, peer_chain
 from .wire import Resource
 
 BODY_SECONDS: Final = 15.0
@@ -101,7 +101,8 @@ class EstService:
                 raise CodeRefused("Of HTTP's ways to authenticate, only Basic is taken here.")
             facts = csr.read(wire.decode_csr(await _read_body(request)))
             linking.check(facts.der, session.version, session.tls_unique)
-            outcome = await self._ask(EnrollmentRequest(operation, facts, basic, session.certificate, remote))
+            asked = EnrollmentRequest(operation, facts, basic, session.certificate, remote, session.chain)
+            outcome = await self._ask(asked)
         except CodeRefused:
             self._guard.failed(remote, device_id)
             raise
@@ -133,13 +134,16 @@ class _Session:
     certificate: bytes | None
     version: str | None
     tls_unique: bytes | None
+    chain: tuple[bytes, ...]
 
     @classmethod
     def of(cls, request: web.BaseRequest) -> _Session:
         tls = request.transport.get_extra_info("ssl_object") if request.transport else None
         if tls is None:
             raise ConnectionResetError("the client is gone")
-        return cls(tls.getpeercert(True), tls.version(), tls.get_channel_binding("tls-unique"))
+        certificate = tls.getpeercert(True)
+        chain = peer_chain(tls) if certificate is not None else ()
+        return cls(certificate, tls.version(), tls.get_channel_binding("tls-unique"), chain)
 
 
 async def _read_body(request: web.BaseRequest) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _ssl
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 
 
@@ -43,6 +45,15 @@ def server_context(client_anchors: Sequence[bytes]) -> ssl.SSLContext:
     # that its root may ever vouch for; one signature less to verify on each handshake, too.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def peer_chain(connection: ssl.SSLObject) -> tuple[bytes, ...]:
+    """DER of all that a peer with a certificate has sent, unverified; empty when its session was resumed. SSLObject has
+    ``get_unverified_chain`` since Python 3.13, what it stands on had it before."""
+    if sys.version_info >= (3, 13):
+        return tuple(connection.get_unverified_chain())
+    found = connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+    return tuple(each.public_bytes(_ssl.ENCODING_DER) for each in found or ())
 
 
 def page_context() -> ssl.SSLContext:

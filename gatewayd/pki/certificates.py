@@ -47,7 +47,7 @@ def common_name(certificate: x509.Certificate) -> str | None:
 
 def sans_of(certificate: x509.Certificate) -> tuple[San, ...]:
     """The names of the kinds that gatewayd deals in, in the certificate's order."""
-    return tuple(known for each in _general_names(certificate) if (known := san(each)) is not None)
+    return tuple(known for each in general_names(certificate) if (known := san(each)) is not None)
 
 
 def public_key_sha256_of(certificate: x509.Certificate) -> str:
@@ -169,7 +169,17 @@ def check_signer(
         raise CertificateUnacceptable(f"The certificate is not one of {device_id}'s: {fault}.", device=device_id)
 
 
-def _general_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
+def is_device_of(
+    certificate: x509.Certificate, chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certificate], now: datetime
+) -> bool:
+    """Whether it is a valid certificate of a device, no CA's, that leads to one of the anchors. Its key may be weak."""
+    if _is_ca_certificate(certificate) or _other_times(certificate, now, None):
+        return False
+    return _broken_chain(certificate, chain, anchors, now) is None
+
+
+def general_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
+    """All alternative names, of whatever kind."""
     try:
         return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
@@ -183,7 +193,7 @@ def _other_identity(certificate: x509.Certificate, device_id: str, sans: Collect
         return f"its common name is {common_name(certificate)!r}"
     if certificate.serial_number <= 0:
         return "its serial number is not positive"
-    names = _general_names(certificate)
+    names = general_names(certificate)
     carried = {canonical(each) for each in sans_of(certificate)}
     asked = {canonical(each) for each in sans}
     if beyond := carried - asked:

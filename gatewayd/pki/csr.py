@@ -90,7 +90,7 @@ def _facts(request: x509.CertificateSigningRequest, public_key: CertificatePubli
     alternative = wanted.get(x509.SubjectAlternativeName)
     general = list(alternative) if isinstance(alternative, x509.SubjectAlternativeName) else []
     sans = tuple(canonical(known) for each in general if (known := san(each)) is not None)
-    description, accepted = _judge(public_key)
+    description, accepted = judge(public_key)
     return CsrFacts(
         der=request.public_bytes(serialization.Encoding.DER),
         common_name=name,
@@ -117,7 +117,7 @@ def _beyond_client(usage: x509.ExtensionType | None) -> bool:
     return isinstance(usage, x509.ExtendedKeyUsage) and any(each != ExtendedKeyUsageOID.CLIENT_AUTH for each in usage)
 
 
-def _judge(public_key: CertificatePublicKeyTypes) -> tuple[str, bool]:
+def judge(public_key: CertificatePublicKeyTypes) -> tuple[str, bool]:
     """The key in words, and whether it is one that may carry an identity."""
     if isinstance(public_key, ec.EllipticCurvePublicKey):
         return f"EC {public_key.curve.name}", isinstance(public_key.curve, ec.SECP256R1 | ec.SECP384R1)

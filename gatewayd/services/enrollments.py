@@ -8,9 +8,8 @@ its public key: the same key asks about the same credential, for as long as it t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -18,11 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..core import enrollment as rules
 from ..core import lifecycle
-from ..core.enrollment import Enrolled, EnrollmentRequest, Operation, Pending, Refusal
-from ..core.model import Credential, CredentialState, Device, DeviceState, JournalEntry
+from ..core.enrollment import Enrolled, EnrollmentRequest, Origin, Pending, Refusal
+from ..core.model import Credential, CredentialState, Device, JournalEntry
 from ..core.renewal import RenewalPolicies, is_due, renew_at, retry_at
 from ..errors import (
-    CodeRefused,
     DeviceRevoked,
     EnrollmentDenied,
     IssuerRejected,
@@ -30,7 +28,8 @@ from ..errors import (
     TooManyRequests,
 )
 from ..store.base import Store, Tx
-from . import revoking
+from . import asking, revoking
+from .asking import Asker
 from .clock import Clock, require
 from .credentials import CredentialEngine
 from .events import Events
@@ -73,8 +72,10 @@ class Enrollments:
         anchors: Callable[[], tuple[x509.Certificate, ...]],
         answer_within: float,
         hold: Callable[[], None] = lambda: None,
+        origin_of: Callable[[EnrollmentRequest, datetime], Origin | None] = lambda request, now: None,
     ) -> None:
-        """``hold`` raises while nobody may be given a certificate."""
+        """``hold`` raises while nobody may be given a certificate; ``origin_of``: what a request's client certificate
+        says if it is a manufacturer's."""
         self._store = store
         self._clock = clock
         self._events = events
@@ -84,6 +85,7 @@ class Enrollments:
         self._anchors = anchors
         self._answer_within = answer_within
         self._hold = hold
+        self._origin_of = origin_of
 
     async def anchors(self) -> tuple[bytes, ...]:
         known = self._anchors()
@@ -96,7 +98,8 @@ class Enrollments:
         await self.anchors()  # without them no certificate could be judged
         require(self._clock)  # whether a code or a certificate has expired cannot be said
         now = self._clock.now()
-        admission = await self._store.write(lambda tx: self._admit(tx, request, now))
+        origin = self._origin_of(request, now)
+        admission = await self._store.write(lambda tx: self._admit(tx, request, origin, now))
         self._events.publish(*admission.entries)
         credential = admission.credential
         if credential.state in lifecycle.UNFINISHED and self._may_go(credential, now):
@@ -138,9 +141,10 @@ class Enrollments:
             latest = _COME_BACK_ISSUED
         return Pending(int(max(min(wait, latest), _COME_BACK)))
 
-    def _admit(self, tx: Tx, request: EnrollmentRequest, now: datetime) -> Admission:
+    def _admit(self, tx: Tx, request: EnrollmentRequest, origin: Origin | None, now: datetime) -> Admission:
         """Decide and write down, in one transaction. Raises a GatewayError, and then nothing was changed."""
-        device = self._who(tx, request, now)
+        asker = asking.prove(tx, request, origin, now)
+        device = asker.device
         refusal = rules.scope_refusal(device, request.csr)
         if refusal is Refusal.REVOKED:
             raise DeviceRevoked(refusal, device=device.device_id)
@@ -148,16 +152,17 @@ class Enrollments:
             raise EnrollmentDenied(refusal, device=device.device_id)
         if _was_revoked(tx, device, request):
             raise EnrollmentDenied(Refusal.REVOKED_KEY, device=device.device_id)
-        if (known := self._same_request(tx, device, request, now)) is not None:
+        if (known := self._same_request(tx, asker, request, now)) is not None:
             return Admission(known)
+        asking.admit_use(tx, asker, now)
         if any(not revoking.is_given_up(tx, device, each.generation) for each in unfinished_of(tx, device.device_id)):
             raise TooManyRequests(
                 f"Another request of {device.device_id} is under way.", device=device.device_id, retry_after=_COME_BACK
             )
-        if request.peer_certificate is not None:
+        if asker.code is None:
             self._not_too_soon(tx, device, now)
             self._not_too_often(tx, device, now)
-        return self._write_down(tx, device, request, now)
+        return self._write_down(tx, asker, request, now)
 
     def _not_too_soon(self, tx: Tx, device: Device, now: datetime) -> None:
         """A leaf whose renewal the CA has refused asks again and again, each time for a new key perhaps: the CA is
@@ -191,49 +196,17 @@ class Enrollments:
                 retry_after=(lately[-_EARLY] + _EARLY_WITHIN - now).total_seconds(),
             )
 
-    def _who(self, tx: Tx, request: EnrollmentRequest, now: datetime) -> Device:
-        """The device that has proved itself: by its present certificate, or by a one-time code."""
-        if request.peer_certificate is not None:
-            device = self._by_certificate(tx, request.peer_certificate, now)
-            if request.basic is not None and request.basic[0] != device.device_id:
-                raise EnrollmentDenied("The code and the certificate belong to different devices.")
-            return device
-        if request.basic is None:
-            raise CodeRefused("Neither a certificate nor a code was given.")
-        if request.operation is Operation.REENROLL:
-            raise EnrollmentDenied("simplereenroll needs the device's present certificate.")
-        device_id, code = request.basic
-        kept = tx.codes.get(rules.code_hash(device_id, code))
-        device_or_none = tx.devices.get(device_id)
-        if device_or_none is None or not rules.code_accepted(kept, request.csr.public_key_sha256, now):
-            raise CodeRefused("The device id or the code is not accepted.")
-        return device_or_none
-
-    def _by_certificate(self, tx: Tx, der: bytes, now: datetime) -> Device:
-        credential = tx.credentials.by_thumbprint(hashlib.sha256(der).hexdigest())
-        device = tx.devices.get(credential.device_id) if credential is not None else None
-        if credential is None or device is None:
-            raise EnrollmentDenied("The certificate is not one of a device known here.")
-        if device.state is DeviceState.REVOKED or credential.state is CredentialState.REVOKED:
-            raise DeviceRevoked(Refusal.REVOKED, device=device.device_id)
-        if credential.state not in lifecycle.USABLE:
-            raise EnrollmentDenied("The certificate has been replaced.", device=device.device_id)
-        if credential.not_after is None or credential.not_after <= now:
-            # TLS checks this when it verifies the chain, which it does not do for a resumed session.
-            raise EnrollmentDenied("The certificate has expired.", device=device.device_id)
-        return device
-
-    def _same_request(self, tx: Tx, device: Device, request: EnrollmentRequest, now: datetime) -> Credential | None:
+    def _same_request(self, tx: Tx, asker: Asker, request: EnrollmentRequest, now: datetime) -> Credential | None:
         """The credential that a request for this key asks about. A renewal may keep the key: once the certificate is
         due for renewal it is a new request."""
-        for each in reversed(tx.credentials.all(device.device_id)):
+        for each in reversed(tx.credentials.all(asker.device.device_id)):
             if each.public_key_sha256 != request.csr.public_key_sha256:
                 continue
             if each.state in lifecycle.USABLE:
                 return None if self._is_due(each, now) else each
             if each.state in lifecycle.UNFINISHED:
                 return each
-            return each if each.state is CredentialState.REJECTED and request.peer_certificate is None else None
+            return each if each.state is CredentialState.REJECTED and asker.code is not None else None
         return None
 
     def _is_due(self, credential: Credential, now: datetime) -> bool:
@@ -243,19 +216,14 @@ class Enrollments:
         due = renew_at(credential.device_id, credential.not_before, credential.not_after, policy)
         return now >= due
 
-    def _write_down(self, tx: Tx, device: Device, request: EnrollmentRequest, now: datetime) -> Admission:
-        if request.peer_certificate is None and request.basic is not None:
-            code = tx.codes.get(rules.code_hash(*request.basic))
-            assert code is not None
-            tx.codes.put(replace(code, used_by=request.csr.public_key_sha256))
-            who = f"code:{device.device_id}"
-        else:
-            who = f"certificate:{device.device_id}"
-        # Whoever comes with a code stands beside the device: that does not wait for a turn.
-        present = tx.credentials.current(device.device_id) if request.peer_certificate is not None else None
+    def _write_down(self, tx: Tx, asker: Asker, request: EnrollmentRequest, now: datetime) -> Admission:
+        device_id = asker.device.device_id
+        bound = asking.consume(tx, asker, request.csr.public_key_sha256)
+        # Whoever comes without its present certificate has none that is of use: that does not wait for a turn.
+        present = tx.credentials.current(device_id) if asker.holds_certificate else None
         credential = Credential(
-            device_id=device.device_id,
-            generation=tx.credentials.next_generation(device.device_id),
+            device_id=device_id,
+            generation=tx.credentials.next_generation(device_id),
             state=CredentialState.KEYED,
             created_at=now,
             updated_at=now,
@@ -265,7 +233,8 @@ class Enrollments:
         )
         tx.credentials.add(credential)
         what = f"{request.operation} from {request.remote}"
-        entry = JournalEntry(now, device.device_id, who, what, "done", request.csr.key_description)
+        words = ", ".join(each for each in (request.csr.key_description, bound) if each)
+        entry = JournalEntry(now, device_id, asker.who, what, "done", words)
         tx.journal.append(entry)
         return Admission(credential, (entry,))
 

@@ -10,7 +10,6 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ..ca.base import Issuer
-from ..core import enrollment as rules
 from ..core import lifecycle
 from ..core import replacement as swap
 from ..core import revocation as table
@@ -18,16 +17,12 @@ from ..core.listing import Wanted
 from ..core.model import (
     CredentialState,
     Device,
-    DeviceKind,
     DeviceState,
-    EnrollmentCode,
     JournalEntry,
     KeyAlgorithm,
     RevocationReason,
-    San,
 )
 from ..errors import (
-    DeviceExists,
     DeviceHealthy,
     DeviceRevoked,
     DeviceUnknown,
@@ -39,14 +34,14 @@ from ..errors import (
 )
 from ..keys.base import KeyStore
 from ..pki import pem
-from ..pki.names import canonical, general_name
 from ..store.base import Store, Tx
-from . import codes, generations, revoking
+from . import generations, revoking
 from .audit import AuditTrail
 from .clock import Clock, require
 from .credentials import CredentialEngine
 from .doctor import Doctor
 from .events import Events, Progress, telling
+from .leaves import Leaves
 from .maintenance import Maintenance
 from .registrar import Registrar
 from .status import StatusReader
@@ -79,7 +74,6 @@ class Operations:
         trust_clock: Callable[[], Awaitable[None]],
         gateway_id: str,
         algorithm: KeyAlgorithm,
-        code_lifetime: int,
         swaps: Swaps,
         try_ca: Callable[[], None],
         ring: Callable[[], None],
@@ -88,6 +82,7 @@ class Operations:
         audit: AuditTrail,
         doctor: Doctor,
         page: Technicians,
+        leaves: Leaves,
         transfers: Transfers,
     ) -> None:
         """``bootstrap_issuer`` makes the CA's port with a person's token; ``trust_clock`` takes the machine's time as
@@ -105,7 +100,6 @@ class Operations:
         self._trust_clock = trust_clock
         self._gateway_id = gateway_id
         self._algorithm = algorithm
-        self.code_lifetime = code_lifetime
         self._swaps = swaps
         self._try_ca = try_ca
         self._ring = ring
@@ -114,6 +108,7 @@ class Operations:
         self._audit = audit
         self._doctor = doctor
         self.page = page
+        self.leaves = leaves
         self._transfers = transfers
 
     # --- reads -----------------------------------------------------------------------------------
@@ -150,58 +145,32 @@ class Operations:
 
     # --- leaves ----------------------------------------------------------------------------------
 
-    async def device_add(self, caller: Caller, device_id: str, sans: list[str], code_lifetime: int) -> Data:
-        if not rules.DEVICE_ID.fullmatch(device_id):
-            raise InvalidArgument(
-                f"{device_id!r} is not a device id that the hub takes: 1 to 64 of "
-                "A-Z a-z 0-9 - . % _ * ? ! ( ) , : = @ $ '"
-            )
-        if device_id == self._gateway_id:
-            raise DeviceExists(f"{device_id} is the gateway itself.", device=device_id)
-        try:
-            names = tuple(canonical(San.parse(each)) for each in sans)
-            for name in names:
-                general_name(name)  # raises InvalidArgument when the value does not fit its kind
-        except ValueError as error:
-            raise InvalidArgument(f"{error}.") from None
-        require(self._clock)  # or the code would expire at a time that nobody knows
-        now = self._clock.now()
-        record = Device(device_id=device_id, kind=DeviceKind.LEAF, created_at=now, sans=names)
-
-        def work(tx: Tx) -> tuple[JournalEntry, str, EnrollmentCode]:
-            tx.devices.add(record)
-            entry = JournalEntry(now, device_id, _who(caller), "device added", "done", ", ".join(sans))
-            tx.journal.append(entry)
-            return (entry, *codes.make(tx, device_id, now, code_lifetime or self.code_lifetime))
-
-        return await self._with_code(work, device_id)
+    async def device_add(
+        self,
+        caller: Caller,
+        device_id: str,
+        sans: list[str],
+        code_lifetime: int,
+        manufacturer: str = "",
+        serial: str = "",
+    ) -> Data:
+        return await self.leaves.add(caller, device_id, sans, code_lifetime, manufacturer, serial)
 
     async def device_code(self, caller: Caller, device_id: str, code_lifetime: int) -> Data:
-        require(self._clock)
-        now = self._clock.now()
-
-        def work(tx: Tx) -> tuple[JournalEntry, str, EnrollmentCode]:
-            record = _known(tx, device_id)
-            if record.kind is not DeviceKind.LEAF:
-                raise InvalidArgument(f"{device_id} is the gateway: it does not enroll with a code.")
-            if record.state is DeviceState.REVOKED:
-                raise DeviceRevoked(f"{device_id} has been revoked.", device=device_id)
-            entry = JournalEntry(now, device_id, _who(caller), "code made", "done")
-            tx.journal.append(entry)
-            return (entry, *codes.make(tx, device_id, now, code_lifetime or self.code_lifetime))
-
-        return await self._with_code(work, device_id)
-
-    async def _with_code(self, work: Callable[[Tx], tuple[JournalEntry, str, EnrollmentCode]], device_id: str) -> Data:
-        entry, code, kept = await self._store.write(work)
-        self._events.publish(entry)
-        return await self._reader.with_code(device_id, code, kept.expires_at)
+        return await self.leaves.new_code(caller, device_id, code_lifetime)
 
     async def device_replace(
-        self, caller: Caller, device_id: str, reason: str, code_lifetime: int
+        self,
+        caller: Caller,
+        device_id: str,
+        reason: str,
+        code_lifetime: int,
+        manufacturer: str = "",
+        serial: str = "",
     ) -> tuple[Data, Work]:
+        binding = self.leaves.binding(manufacturer, serial)
         require(self._clock)
-        data = await self._swaps.begin(_who(caller), device_id, reason, code_lifetime)
+        data = await self._swaps.begin(_who(caller), device_id, reason, code_lifetime, binding)
         return data, lambda progress: self._swaps.follow(device_id, progress)
 
     async def device_replace_cancel(self, caller: Caller, device_id: str) -> Data:

@@ -39,7 +39,9 @@ def revoke_device(
     """
     device = tx.devices.get(device_id)
     assert device is not None
-    tx.devices.put(replace(device, state=DeviceState.REVOKED, revocation_reason=reason))
+    # Its hardware may be in the hands for which it is revoked: the manufacturer's certificate in it counts no more.
+    binding = replace(device.binding, void=True) if device.binding is not None else None
+    tx.devices.put(replace(device, state=DeviceState.REVOKED, revocation_reason=reason, binding=binding))
     tx.codes.withdraw_unused(device_id)
     if (swapped := tx.replacements.open_of(device_id)) is not None:
         overtaken, _ = swap.step(swapped.state, swap.Event.OVERTAKE)

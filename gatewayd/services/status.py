@@ -178,6 +178,7 @@ class StatusReader:
             return views.present(
                 {
                     "device": views.device(overview, now),
+                    "hardware": views.binding(overview.device.binding),
                     "code_expires_at": views.when(tx.codes.open_until(device_id, now)),
                     "replacement": views.replacement(swaps[-1], revocations) if swaps else None,
                     "credentials": [views.credential(each) for each in reversed(tx.credentials.all(device_id))],

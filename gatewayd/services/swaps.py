@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core import replacement as table
 from ..core.model import (
+    Binding,
     Device,
     DeviceKind,
     EnrollmentCode,
@@ -20,6 +21,7 @@ from ..core.model import (
 from ..errors import DeviceUnknown, InvalidArgument, NoReplacement, ReplacementEnded
 from ..store.base import Store, Tx
 from . import codes, replacing
+from .bindings import bind
 from .clock import Clock
 from .events import Events, Progress, telling
 from .status import StatusReader
@@ -46,7 +48,9 @@ class Swaps:
         self.code_lifetime = code_lifetime
         self._ring = ring
 
-    async def begin(self, who: str, device_id: str, reason: str, code_lifetime: int) -> Data:
+    async def begin(
+        self, who: str, device_id: str, reason: str, code_lifetime: int, binding: Binding | None = None
+    ) -> Data:
         """Begin, or go on with, a replacement: the code for the new hardware, shown this once."""
         try:
             why = RevocationReason(reason) if reason else table.DEFAULT_REASON
@@ -58,6 +62,8 @@ class Swaps:
         def work(tx: Tx) -> tuple[list[JournalEntry], str, EnrollmentCode]:
             record = _leaf(tx, device_id)
             entries = replacing.begin(tx, record, why, who, now)
+            if binding is not None:
+                bind(tx, _leaf(tx, device_id), binding)
             code, kept = codes.make(tx, device_id, now, code_lifetime or self.code_lifetime)
             made = JournalEntry(
                 now, device_id, who, "code-out", "done", f"open until {kept.expires_at:%Y-%m-%d %H:%M}Z"

@@ -17,6 +17,7 @@ from ..core.doctor import Finding
 from ..core.inventory import Claim
 from ..core.listing import Overview
 from ..core.model import (
+    Binding,
     Credential,
     JournalEntry,
     Milestone,
@@ -79,6 +80,12 @@ def device(it: Overview, now: datetime) -> Data:
             **live,
         }
     )
+
+
+def binding(record: Binding | None) -> Data | None:
+    if record is None:
+        return None
+    return {"manufacturer": record.manufacturer, "serial": record.serial, "void": record.void}
 
 
 def credential(record: Credential) -> Data:
@@ -295,7 +302,7 @@ def waiting(what: str, error: type[GatewayError], device_id: str | None = None, 
 EXPIRED_SHOWN = 20
 
 
-def expired_waiting(gateway: Data, leaves: Iterable[tuple[str, datetime]], count: int) -> list[Data]:
+def expired_waiting(gateway: Data, leaves: Iterable[tuple[str, datetime, bool]], count: int) -> list[Data]:
     """The devices that are out because their certificates are over, with the command that brings each back. The gateway
     comes back by itself where its CA allows that: it is here once that has failed. ``leaves``: the first EXPIRED_SHOWN
     of ``count``."""
@@ -306,8 +313,9 @@ def expired_waiting(gateway: Data, leaves: Iterable[tuple[str, datetime]], count
         )
         remedy = "It is tried on; 'gatewayctl bootstrap' gets one at once."
         found.append(waiting(what, CertificateExpired, gateway["device_id"], remedy))
-    for device_id, not_after in leaves:
-        what = f"Its certificate expired at {when(not_after)}: it enrolls anew, with a code."
+    for device_id, not_after, bound in leaves:
+        way = "with its manufacturer's certificate, or with a code" if bound else "with a code"
+        what = f"Its certificate expired at {when(not_after)}: it enrolls anew, {way}."
         command = f"gatewayctl device code {shlex.quote(device_id)}"
         found.append(waiting(what, CertificateExpired, device_id, f"'{command}' makes one."))
     if (more := count - EXPIRED_SHOWN) > 0:

@@ -21,6 +21,7 @@ from ..core.audit import Head, Record
 from ..core.listing import Overview, Wanted
 from ..core.measures import Fleet, Queue
 from ..core.model import (
+    Binding,
     Credential,
     CredentialState,
     Device,
@@ -45,6 +46,9 @@ class Devices(Protocol):
         """Narrowed down by id, kind and expiry; by id, the gateway first. Thousands, perhaps: to list them and for
         nothing else."""
 
+    def of_hardware(self, binding: Binding) -> Device | None:
+        """The device that is bound to this hardware, or was: one whose binding is void only if there is no other."""
+
     def of_kind(self, kind: DeviceKind) -> list[Device]: ...
     def count_leaves(self) -> dict[DeviceState, int]:
         """How many leaves are in which state, each of them named."""
@@ -52,8 +56,9 @@ class Devices(Protocol):
     def census(self, now: datetime) -> list[tuple[Standing, int]]:
         """How many leaves stand how."""
 
-    def expired(self, now: datetime, limit: int) -> list[tuple[str, datetime]]:
-        """The active leaves whose current certificate is over, and since when; by device id."""
+    def expired(self, now: datetime, limit: int) -> list[tuple[str, datetime, bool]]:
+        """The active leaves whose current certificate is over, since when, and whether they are bound to hardware; by
+        device id."""
 
     def add(self, device: Device) -> None:
         """Raises DeviceExists."""

@@ -6,7 +6,16 @@ import sqlite3
 from datetime import datetime
 
 from ..core.listing import Live, Overview, Wanted
-from ..core.model import Device, DeviceKind, DeviceState, KeyAlgorithm, RevocationReason, San, Standing
+from ..core.model import (
+    Binding,
+    Device,
+    DeviceKind,
+    DeviceState,
+    KeyAlgorithm,
+    RevocationReason,
+    San,
+    Standing,
+)
 from ..errors import DeviceExists
 from .credentials import IS_UNFINISHED
 from .rows import Column, Table, moment, stamp
@@ -14,7 +23,18 @@ from .rows import Column, Table, moment, stamp
 _TABLE = Table(
     "devices",
     key=("device_id",),
-    others=("kind", "state", "sans", "created_at", "current", "in_hub", "revocation_reason"),
+    others=(
+        "kind",
+        "state",
+        "sans",
+        "created_at",
+        "current",
+        "in_hub",
+        "revocation_reason",
+        "manufacturer",
+        "manufacturer_serial",
+        "binding_void",
+    ),
 )
 
 CENSUS = f"""
@@ -45,7 +65,7 @@ OVERVIEWS = f"""{_OVERVIEW}
 """
 
 EXPIRED = """
-    SELECT device_id, not_after
+    SELECT device_id, not_after, manufacturer IS NOT NULL AND NOT binding_void
     FROM devices CROSS JOIN credentials USING (device_id)
     WHERE kind = 'leaf' AND devices.state = 'active' AND generation = current AND not_after <= ?
     ORDER BY device_id LIMIT ?
@@ -58,6 +78,11 @@ class DeviceRows:
 
     def get(self, device_id: str) -> Device | None:
         row = self._connection.execute("SELECT * FROM devices WHERE device_id = ?", (device_id,)).fetchone()
+        return None if row is None else _device(row)
+
+    def of_hardware(self, binding: Binding) -> Device | None:
+        query = "SELECT * FROM devices WHERE manufacturer = ? AND manufacturer_serial = ? ORDER BY binding_void LIMIT 1"
+        row = self._connection.execute(query, (binding.manufacturer, binding.serial)).fetchone()
         return None if row is None else _device(row)
 
     def all(self) -> list[Device]:
@@ -79,8 +104,9 @@ class DeviceRows:
             for row in self._connection.execute(CENSUS, (stamp(now),))
         ]
 
-    def expired(self, now: datetime, limit: int) -> list[tuple[str, datetime]]:
-        return [(row[0], moment(row[1])) for row in self._connection.execute(EXPIRED, (stamp(now), limit))]
+    def expired(self, now: datetime, limit: int) -> list[tuple[str, datetime, bool]]:
+        rows = self._connection.execute(EXPIRED, (stamp(now), limit))
+        return [(row[0], moment(row[1]), bool(row[2])) for row in rows]
 
     def overview(self, device_id: str) -> Overview | None:
         row = self._connection.execute(OVERVIEW, (device_id,)).fetchone()
@@ -110,6 +136,9 @@ def _columns(device: Device) -> dict[str, Column]:
         "current": device.current,
         "in_hub": device.in_hub,
         "revocation_reason": device.revocation_reason,
+        "manufacturer": device.binding.manufacturer if device.binding else None,
+        "manufacturer_serial": device.binding.serial if device.binding else None,
+        "binding_void": device.binding is not None and device.binding.void,
     }
 
 
@@ -138,4 +167,7 @@ def _device(row: sqlite3.Row) -> Device:
         current=row["current"],
         in_hub=bool(row["in_hub"]),
         revocation_reason=None if row["revocation_reason"] is None else RevocationReason(row["revocation_reason"]),
+        binding=None
+        if row["manufacturer"] is None
+        else Binding(row["manufacturer"], row["manufacturer_serial"], bool(row["binding_void"])),
     )

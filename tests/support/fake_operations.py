@@ -112,6 +112,17 @@ class FakePageOperations:
         return {"ended": 1}
 
 
+class FakeLeafOperations:
+    def __init__(self, whole: FakeOperations) -> None:
+        self._whole = whole
+
+    async def bind(self, caller: Caller, device_id: str, manufacturer: str, serial: str) -> Data:
+        self._whole.calls.append(("device_bind", caller.uid, device_id, manufacturer, serial))
+        shown = await self._whole.device_show(device_id)
+        bound = {"manufacturer": manufacturer or "acme", "serial": serial, "void": False}
+        return {**shown, "hardware": bound} if serial else shown
+
+
 class FakeOperations:
     """``calls`` is what was asked, and by whom. ``gate``, when set to an unset event, holds work after its first step;
     ``slow`` holds reads; ``failure`` is raised by work at its end; ``defect`` by ``status``."""
@@ -135,6 +146,10 @@ class FakeOperations:
     @property
     def maintenance(self) -> FakeMaintenanceOperations:
         return FakeMaintenanceOperations(self)
+
+    @property
+    def leaves(self) -> FakeLeafOperations:
+        return FakeLeafOperations(self)
 
     @property
     def page(self) -> FakePageOperations:
@@ -203,8 +218,17 @@ class FakeOperations:
         mine = [each for each in self.revocations if each["device_id"] == device_id]
         return {"device": found, "credentials": [credential], "revocations": mine, "history": history}
 
-    async def device_add(self, caller: Caller, device_id: str, sans: list[str], code_lifetime: int) -> Data:
-        self.calls.append(("device_add", caller.uid, device_id, sans, code_lifetime))
+    async def device_add(
+        self,
+        caller: Caller,
+        device_id: str,
+        sans: list[str],
+        code_lifetime: int,
+        manufacturer: str = "",
+        serial: str = "",
+    ) -> Data:
+        bound = (manufacturer, serial) if serial else ()
+        self.calls.append(("device_add", caller.uid, device_id, sans, code_lifetime, *bound))
         if device_id in self.devices:
             raise DeviceExists(f"there is a device {device_id} already", device=device_id)
         self.devices[device_id] = device(device_id, state="new", hub_state="absent", sans=sans)
@@ -216,9 +240,16 @@ class FakeOperations:
         return self._code(device_id)
 
     async def device_replace(
-        self, caller: Caller, device_id: str, reason: str, code_lifetime: int
+        self,
+        caller: Caller,
+        device_id: str,
+        reason: str,
+        code_lifetime: int,
+        manufacturer: str = "",
+        serial: str = "",
     ) -> tuple[Data, Work]:
-        self.calls.append(("device_replace", caller.uid, device_id, reason, code_lifetime))
+        bound = (manufacturer, serial) if serial else ()
+        self.calls.append(("device_replace", caller.uid, device_id, reason, code_lifetime, *bound))
         self._known(device_id).update(state="replacing", hub_state="disabled")
         steps = ("old-certificate-out", "id-disabled", "code-out", "new-certificate-in", "pinned")
         return self._code(device_id), self._work(steps, lambda: self.devices[device_id])

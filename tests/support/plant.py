@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gatewayd.config import parse
-from gatewayd.core.enrollment import EnrollmentRequest, Operation
+from gatewayd.core.enrollment import EnrollmentRequest, Operation, Origin
 from gatewayd.core.model import Credential, Device, DeviceKind, DeviceState, KeyAlgorithm, Revocation, San
 from gatewayd.core.renewal import RenewalPolicies
 from gatewayd.core.revocation import may_speak
@@ -33,6 +33,7 @@ from gatewayd.services.events import Events
 from gatewayd.services.health import Health
 from gatewayd.services.key_inventory import KeyInventory
 from gatewayd.services.key_watch import KeyWatch
+from gatewayd.services.leaves import Leaves
 from gatewayd.services.link import LinkKeeper
 from gatewayd.services.maintenance import Maintenance
 from gatewayd.services.operations import Operations
@@ -115,6 +116,8 @@ class Plant:
         self.way: Way = RegistryWay(self.registry, GATEWAY)
         self.link = FakeLink(self.registry, GATEWAY, self.clock)
         self.tokens = FakeTokens()
+        self.origin: Origin | None = None
+        """What the client certificates of leaves say, as that of a manufacturer."""
         self.token_opened = 0
         """How often the token was found ready after it was not."""
 
@@ -185,6 +188,7 @@ class Plant:
             policies=POLICIES,
             anchors=self.anchors.known,
             answer_within=5,
+            origin_of=lambda _, __: self.origin,
         )
         self.registrar = Registrar(
             **common, keys=self.keys, device_id=GATEWAY, make_tokens=lambda key, certificate: self.tokens
@@ -245,9 +249,16 @@ class Plant:
             trust_clock=self.trust_clock,
             gateway_id=GATEWAY,
             algorithm=KeyAlgorithm.EC_P256,
-            code_lifetime=86400,
             swaps=swaps,
             page=technicians,
+            leaves=Leaves(
+                **common,
+                events=self.events,
+                reader=self.reader,
+                gateway_id=GATEWAY,
+                code_lifetime=86400,
+                manufacturers=["acme"],
+            ),
             try_ca=lambda: None,
             ring=lambda: None,
             token=TokenOperations(
@@ -395,6 +406,7 @@ def request(
     sans: tuple[str, ...] = (),
     key: ec.EllipticCurvePrivateKey | None = None,
     certificate: bytes | None = None,
+    chain: tuple[bytes, ...] = (),
     operation: Operation | None = None,
 ) -> EnrollmentRequest:
     """What the EST server makes of a leaf's request."""
@@ -406,6 +418,7 @@ def request(
         (device_id, code) if code is not None else None,
         certificate,
         "192.0.2.7",
+        chain,
     )
 
 

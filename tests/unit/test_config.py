@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.config import EzcaSettings, HubSettings, Settings, TokenSettings, load, parse
-from gatewayd.core.model import KeyAlgorithm, San
+from gatewayd.core.model import KeyAlgorithm, ManufacturerUse, San
 from gatewayd.errors import ConfigInvalid
 
 TABLES = {
@@ -198,3 +198,28 @@ def test_a_good_file_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "gatewayd.toml"
     path.write_text(document(), encoding="utf-8")
     assert isinstance(load(path), Settings)
+
+
+ACME = 'name = "acme"\nanchors = "/etc/acme.pem"\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('uses = ["renew"]', "must be one of enroll, re-enroll-expired"),
+        ("uses = []", "uses is empty"),
+        ('device = "pump"', 'must hold "{serial}" once'),
+        ('hardware_type = "1.2.3"', "hardware_type goes with"),
+        ('identity = "hardware-module"', "hardware_type goes with"),
+        ('identity = "hardware-module"\nhardware_type = "1.2.x"', "must be an OID"),
+        ("[[manufacturers]]\n" + ACME, "is there twice"),
+    ],
+)
+def test_a_manufacturer_that_makes_no_sense(line: str, says: str) -> None:
+    assert says in refusal(f"{document()}\n[[manufacturers]]\n{ACME}{line}")
+
+
+def test_a_manufacturer() -> None:
+    (acme,) = parse(f'{document()}\n[[manufacturers]]\n{ACME}device = "pump-{{serial}}"').manufacturers
+    assert (acme.name, acme.anchors, acme.device) == ("acme", Path("/etc/acme.pem"), "pump-{serial}")
+    assert set(acme.uses) == set(ManufacturerUse)

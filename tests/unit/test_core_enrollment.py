@@ -13,14 +13,30 @@ from hypothesis import strategies as st
 
 from gatewayd.core.enrollment import (
     DEVICE_ID,
+    SERIAL,
     CsrFacts,
+    Manufacturer,
+    Origin,
     Refusal,
     code_accepted,
     code_hash,
     new_code,
+    origin_refusal,
+    pairing_refusal,
     scope_refusal,
+    use_refusal,
 )
-from gatewayd.core.model import Device, DeviceKind, DeviceState, EnrollmentCode, San
+from gatewayd.core.model import (
+    Binding,
+    Credential,
+    CredentialState,
+    Device,
+    DeviceKind,
+    DeviceState,
+    EnrollmentCode,
+    ManufacturerUse,
+    San,
+)
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -137,3 +153,93 @@ USED = replace(FRESH, used_by="01" * 32)
 )
 def test_a_code_lets_in_one_csr_in_time(code: EnrollmentCode | None, csr: str, at: datetime, accepted: bool) -> None:
     assert code_accepted(code, csr, at) is accepted
+
+
+# --- manufacturers' certificates -------------------------------------------------------------------
+
+BOTH = frozenset(ManufacturerUse)
+ACME = Origin(Manufacturer("acme", BOTH), "4711", key_accepted=True)
+BY_RULE = replace(ACME, manufacturer=Manufacturer("acme", BOTH, device="leaf-{serial}"), serial="1")
+BOUND, VOID, ELSE = Binding("acme", "4711"), Binding("acme", "4711", void=True), Binding("acme", "4712")
+
+
+@pytest.mark.parametrize(
+    ("origin", "device", "refusal"),
+    [
+        (ACME, replace(LEAF, binding=BOUND), None),
+        (ACME, replace(LEAF, binding=BOUND, state=DeviceState.REPLACING), None),
+        (BY_RULE, LEAF, None),
+        (BY_RULE, replace(LEAF, binding=Binding("acme", "1")), None),
+        (ACME, None, Refusal.NOT_BOUND),
+        (ACME, LEAF, Refusal.NOT_BOUND),
+        (replace(BY_RULE, serial="2"), LEAF, Refusal.NOT_BOUND),
+        (ACME, replace(LEAF, binding=ELSE), Refusal.OTHER_HARDWARE),
+        (ACME, replace(LEAF, binding=Binding("evil", "4711")), Refusal.OTHER_HARDWARE),
+        (BY_RULE, replace(LEAF, binding=ELSE), Refusal.OTHER_HARDWARE),  # new hardware under the old id
+        (ACME, replace(LEAF, binding=VOID), Refusal.BINDING_VOID),
+        (BY_RULE, replace(LEAF, binding=Binding("acme", "1", void=True)), Refusal.BINDING_VOID),
+        (ACME, replace(LEAF, binding=VOID, state=DeviceState.REVOKED), Refusal.REVOKED),
+        (BY_RULE, replace(LEAF, state=DeviceState.REVOKED), Refusal.REVOKED),
+        (replace(ACME, key_accepted=False), replace(LEAF, binding=BOUND), Refusal.WEAK_ORIGIN),
+    ],
+)
+def test_for_which_device_a_manufacturers_certificate_speaks(
+    origin: Origin, device: Device | None, refusal: Refusal | None
+) -> None:
+    assert origin_refusal(origin, device) is refusal
+
+
+VALID = Credential("leaf-1", 1, CredentialState.CURRENT, NOW, NOW, not_after=NOW + HOUR)
+OVER = replace(VALID, not_after=NOW)
+
+
+@pytest.mark.parametrize(
+    ("uses", "current", "refusal"),
+    [
+        (BOTH, None, None),
+        (BOTH, OVER, None),
+        (BOTH, VALID, Refusal.STILL_VALID),
+        ({ManufacturerUse.ENROLL}, None, None),
+        ({ManufacturerUse.ENROLL}, OVER, Refusal.NOT_FOR_EXPIRED),
+        ({ManufacturerUse.EXPIRED}, None, Refusal.NOT_TO_ENROLL),
+        ({ManufacturerUse.EXPIRED}, OVER, None),
+        ({ManufacturerUse.EXPIRED}, VALID, Refusal.STILL_VALID),
+    ],
+)
+def test_what_a_manufacturers_certificate_is_good_for(
+    uses: set[ManufacturerUse], current: Credential | None, refusal: Refusal | None
+) -> None:
+    origin = replace(ACME, manufacturer=Manufacturer("acme", frozenset(uses)))
+    assert use_refusal(origin, current, NOW) is refusal
+
+
+OTHER_LEAF = replace(LEAF, device_id="leaf-2")
+
+
+@pytest.mark.parametrize(
+    ("origin", "device", "known", "refusal"),
+    [
+        (ACME, LEAF, None, None),
+        (ACME, replace(LEAF, binding=BOUND), replace(LEAF, binding=BOUND), None),
+        (ACME, replace(LEAF, binding=VOID), replace(LEAF, binding=VOID), None),
+        (ACME, LEAF, replace(OTHER_LEAF, binding=VOID), None),
+        (ACME, LEAF, replace(OTHER_LEAF, binding=BOUND), Refusal.BOUND_ELSEWHERE),
+        (ACME, replace(LEAF, binding=ELSE), None, Refusal.OTHER_HARDWARE),
+        (ACME, replace(LEAF, binding=replace(ELSE, void=True)), None, None),
+        (replace(ACME, key_accepted=False), LEAF, None, Refusal.WEAK_ORIGIN),
+    ],
+)
+def test_which_hardware_may_come_along_with_a_code(
+    origin: Origin, device: Device, known: Device | None, refusal: Refusal | None
+) -> None:
+    assert pairing_refusal(origin, device, known) is refusal
+
+
+@pytest.mark.parametrize("serial", ["1", "SN 47-11/b", "x" * 128])
+def test_serial_numbers(serial: str) -> None:
+    assert SERIAL.fullmatch(serial)
+
+
+@pytest.mark.parametrize("serial", ["", " 1", "1 ", "x" * 129, "1\n", "ä", "\0"])
+def test_what_is_no_serial_number(serial: str) -> None:
+    assert SERIAL.fullmatch(serial) is None

@@ -39,6 +39,10 @@ def device(data: Data) -> RenderableType:
     if it["sans"]:
         grid.add_row(Text("names", style="bold"), plain(", ".join(it["sans"])))
     grid.add_row(Text("certificate", style="bold"), certificate(it, now))
+    if "hardware" in data:
+        made = data["hardware"]
+        void = [Text("void", style="yellow")] if made["void"] else []
+        grid.add_row(Text("hardware", style="bold"), joined(plain(made["manufacturer"]), plain(made["serial"]), *void))
     if "code_expires_at" in data:
         code = plain(f"open until {words.local(data['code_expires_at'])}")
         grid.add_row(Text("enrollment code", style="bold"), code)

@@ -102,6 +102,12 @@ def test_a_device_from_its_code_to_its_revocation(ctl: Ctl) -> None:
     assert lines[5] == "leaf-1 is revoked, and verified as disabled in the hub."
 
 
+def test_a_device_is_bound_to_its_hardware(ctl: Ctl) -> None:
+    ctl("device", "add", "leaf-1", "--manufacturer-serial", "4711", "--manufacturer", "acme")
+    assert "acme · 4712" in ctl("device", "bind", "leaf-1", "--manufacturer-serial", "4712")[0]
+    assert "hardware" not in json.loads(ctl("device", "bind", "leaf-1", "--none", "--json")[0])
+
+
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
@@ -110,6 +116,9 @@ def test_a_device_from_its_code_to_its_revocation(ctl: Ctl) -> None:
         (["device", "add", "a b"], 64, "is not a device id"),
         (["device", "add", "leaf", "--san", "x"], 64, "kind:value"),
         (["device", "add", "leaf", "--code-lifetime", "soon"], 64, "length of time"),
+        (["device", "bind", "gw-1"], 64, "--manufacturer-serial, or --none"),
+        (["device", "add", "leaf", "--manufacturer", "acme"], 64, "goes with --manufacturer-serial"),
+        (["device", "add", "leaf", "--manufacturer-serial", "x" * 129], 64, "at most 128 characters"),
         (["revoke", "gw-1", "--reason", "because", "--yes"], 64, "keyCompromise"),
         (["revoke", "gw-1", "--reason", "superseded"], 64, "--yes"),
         (["job", "99"], 66, "there is no job"),

@@ -11,6 +11,7 @@ import pytest
 
 from gatewayd.core.listing import Wanted
 from gatewayd.core.model import (
+    Binding,
     CredentialState,
     DeviceKind,
     DeviceState,
@@ -39,6 +40,23 @@ async def test_a_device_comes_back_as_it_went_in(store: SqliteStore) -> None:
         replace(device("leaf-1"), state=DeviceState.REVOKED, in_hub=True, sans=()),
     ]
     assert await store.read(lambda tx: tx.devices.get("LEAF-1")) is None
+
+
+async def test_a_device_is_found_by_its_hardware_and_by_what_was_its_hardware_if_that_is_no_others(
+    store: SqliteStore,
+) -> None:
+    bound, void = Binding("acme", "1"), Binding("acme", "1", void=True)
+    devices = [replace(device("leaf-1"), binding=void, state=DeviceState.REVOKED), device("leaf-2")]
+
+    def work(tx: Tx) -> None:
+        for each in devices:
+            tx.devices.add(each)
+        assert tx.devices.of_hardware(bound) == devices[0]
+        tx.devices.put(replace(devices[1], binding=bound))
+        assert tx.devices.of_hardware(bound) == replace(devices[1], binding=bound)
+        assert tx.devices.of_hardware(Binding("evil", "1")) is None
+
+    await store.write(work)
 
 
 async def test_a_second_device_of_one_name_is_refused(store: SqliteStore) -> None:
@@ -277,7 +295,7 @@ async def test_devices_are_counted_as_they_stand(store: SqliteStore) -> None:
             Standing(revoked, has_certificate=False, valid=False, under_way=False): 1,
         }
         assert tx.devices.count_leaves() == {active: 4, DeviceState.REPLACING: 0, revoked: 1}
-        assert tx.devices.expired(NOW, 10) == [("leaf-1", NOW)]
+        assert tx.devices.expired(NOW, 10) == [("leaf-1", NOW, False)]
         assert tx.devices.expired(NOW, 0) == []
         assert [each.device_id for each in tx.devices.of_kind(DeviceKind.GATEWAY)] == ["gw"]
         assert tx.credentials.in_trouble() == [failing]

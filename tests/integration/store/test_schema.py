@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from gatewayd.core.model import (
+    Binding,
     CredentialState,
+    Device,
     DeviceState,
     KeyAlgorithm,
     KeyRef,
@@ -64,6 +66,8 @@ def _populate(tx: Tx) -> None:
         (lambda tx: [tx.replacements.add(replacement(number)) for number in (1, 2)], "UNIQUE"),
         (lambda tx: tx.devices.put(replace(device("gw"), current=3)), "FOREIGN KEY"),
         (lambda tx: tx.devices.put(device("nobody")), "no record (nobody)"),
+        (lambda tx: tx.devices.put(_bound("stolen", DeviceState.REVOKED)), "not bound"),
+        (lambda tx: [tx.devices.put(_bound("gw")), tx.devices.add(_bound("leaf"))], "UNIQUE"),
         (lambda tx: tx.codes.add(code(device_id="nobody")), "FOREIGN KEY"),
         (lambda tx: tx.revocations.add(revocation("nobody")), "FOREIGN KEY"),
         (lambda tx: tx.revocations.put(revocation("gw", "ff")), "no record (gw, ff)"),
@@ -82,6 +86,10 @@ async def test_what_must_not_happen_is_refused(store: SqliteStore, attempt: Call
     with pytest.raises(Internal) as refusal:
         await store.write(attempt)
     assert says in refusal.value.message
+
+
+def _bound(device_id: str, state: DeviceState = DeviceState.ACTIVE) -> Device:
+    return replace(device(device_id), state=state, binding=Binding("acme", "4711"))
 
 
 def _replacing_to_active(tx: Tx) -> None:
