@@ -24,6 +24,7 @@ from .cli_page import page
 from .cli_service import backup, reload, restore
 from .cli_token import token
 from .cli_transfer import adopt, export
+from .cli_watch import command as watch
 from .completion import PROGRAM, VARIABLE, completion, device_ids
 
 JOBS = "/org/gatewayd/Gateway1/jobs/"
@@ -128,6 +129,7 @@ cli.add_command(audit)
 cli.add_command(page)
 cli.add_command(doctor)
 cli.add_command(logs)
+cli.add_command(watch)
 cli.add_command(completion)
 cli.add_command(reload)
 cli.add_command(backup)

@@ -5,7 +5,9 @@ GDBus directly: a proxy of pydbus would ask for the introspection first, which c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -35,6 +37,21 @@ TYPING = 60
 
 _BUS_ERROR = "org.freedesktop.DBus.Error."
 _MISSING = {_BUS_ERROR + name for name in ("UnknownObject", "UnknownMethod", "UnknownInterface")}
+
+
+LEFT, BACK, LOST = "left", "back", "lost"
+"""What is heard beside the daemon's signals: it has left the bus, it is (again) on it, the bus itself is gone."""
+
+
+_GONE = {LEFT: "gatewayd left the bus", LOST: "the connection to the bus is lost"}
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    member: str
+    """The signal's name, or LEFT, BACK, LOST."""
+    path: str = ""
+    values: tuple[Any, ...] = ()
 
 
 class Client:
@@ -77,50 +94,50 @@ class Client:
             found = self._call(path, PROPERTIES, "GetAll", GLib.Variant("(s)", (JOB,)))
         except _Missing:
             raise JobUnknown(f"there is no job {path}") from None
-        data: Data = {"job": path, "kind": found["Kind"], "device_id": found["DeviceId"], "state": found["State"]}
-        data["started_at"] = found["StartedAt"]
-        if found["FinishedAt"]:
-            data["finished_at"] = found["FinishedAt"]
-        data["steps"] = found["Steps"]
-        if found["State"] == "done":
-            data["result"] = found["Result"]
-        if found["State"] == "failed":
-            data["error"] = found["Error"]
-        return data
+        return job_data(path, found)
 
     def follow(self, path: str, changed: Callable[[Data], None]) -> Data:
         """Call ``changed`` with the job as it is and whenever it changes, until it has ended; the job as it ended.
 
         Raises JobUnknown, DaemonUnreachable (the daemon went away), KeyboardInterrupt.
         """
-        news: SimpleQueue[str] = SimpleQueue()
-        """Empty to look again, or why there is nothing more to come."""
+        with self.listening((PROPERTIES, "PropertiesChanged", path)) as news:
+            while (job := self.job(path))["state"] == "running":
+                changed(job)
+                if why := _GONE.get(news.get().member):
+                    raise DaemonUnreachable(f"{why}; what it has begun it takes up again when it is back")
+            changed(job)
+            return job
 
-        def on_changed(*_: Any) -> None:
-            news.put("")
+    @contextmanager
+    def listening(self, *wanted: tuple[str, str, str | None]) -> Iterator[SimpleQueue[Heard]]:
+        """Hear these signals of the daemon's (interface, name, and path if it is to be one alone), and of its coming
+        and going and of the loss of the bus in any case. Whoever takes a long time to get them has them all to get."""
+        heard: SimpleQueue[Heard] = SimpleQueue()
+
+        def on_signal(_con: Any, _sender: str, path: str, _interface: str, name: str, values: GLib.Variant) -> None:
+            heard.put(Heard(name, path, values.unpack()))
 
         def on_owner(_con: Any, _sender: str, _path: str, _interface: str, _signal: str, values: GLib.Variant) -> None:
-            news.put("" if values.unpack()[2] else "gatewayd left the bus")
+            heard.put(Heard(BACK if values.unpack()[2] else LEFT))
 
         def on_closed(*_: Any) -> None:
-            news.put("the connection to the bus is lost")
+            heard.put(Heard(LOST))
 
         flags = Gio.DBusSignalFlags.NONE
         bus = "org.freedesktop.DBus"
         subscriptions = [
-            self._con.signal_subscribe(NAME, PROPERTIES, "PropertiesChanged", path, None, flags, on_changed),
-            self._con.signal_subscribe(bus, bus, "NameOwnerChanged", None, NAME, flags, on_owner),
+            self._con.signal_subscribe(NAME, interface, name, path, None, flags, on_signal)
+            for interface, name, path in wanted
         ]
+        subscriptions.append(
+            self._con.signal_subscribe(bus, bus, "NameOwnerChanged", None, NAME, flags, on_owner),
+        )
         handler = self._con.connect("closed", on_closed)
         glib = GLibThread()  # not in this one: a Ctrl-C there can come between two looks and be lost
         glib.start()
         try:
-            while (job := self.job(path))["state"] == "running":
-                changed(job)
-                if why := news.get():
-                    raise DaemonUnreachable(f"{why}; what it has begun it takes up again when it is back")
-            changed(job)
-            return job
+            yield heard
         finally:
             glib.stop()
             self._con.disconnect(handler)
@@ -136,6 +153,20 @@ class Client:
             raise _ours(error, action) from None
         (value,) = answer.unpack()
         return value
+
+
+def job_data(path: str, found: Data) -> Data:
+    """A job as docs/json.md has it, from its properties."""
+    data: Data = {"job": path, "kind": found["Kind"], "device_id": found["DeviceId"], "state": found["State"]}
+    data["started_at"] = found["StartedAt"]
+    if found["FinishedAt"]:
+        data["finished_at"] = found["FinishedAt"]
+    data["steps"] = found["Steps"]
+    if found["State"] == "done":
+        data["result"] = found["Result"]
+    if found["State"] == "failed":
+        data["error"] = found["Error"]
+    return data
 
 
 class _Missing(DaemonUnreachable):

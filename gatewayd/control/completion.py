@@ -6,7 +6,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from ..errors import GatewayError
-from .app import App
+from .app import App, variants
 
 PROGRAM = "gatewayctl"
 VARIABLE = "_GATEWAYCTL_COMPLETE"
@@ -18,12 +18,12 @@ OFFERED = 200
 
 def device_ids(context: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
     """The ids that begin so; none when the daemon does not answer, because a prompt is no place for an error."""
-    app = context.ensure_object(App)
-    app.address = str(context.find_root().params.get("bus") or app.address)
+    address = str(context.find_root().params.get("bus") or App().address)
     try:
-        from .app import variants
+        from .client import Client
 
-        found = app.client.call("ListDevices", "(a{sv})", variants({"id": _literal(begun) + "*", "limit": OFFERED}))
+        client = Client(address)  # not the App's, which may have an administrator's password asked for
+        found = client.call("ListDevices", "(a{sv})", variants({"id": _literal(begun) + "*", "limit": OFFERED}))
     except GatewayError:
         return []
     return [CompletionItem(each["device_id"], help=each["state"]) for each in found]

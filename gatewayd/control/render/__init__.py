@@ -6,6 +6,7 @@ from .drawing import console, show
 from .job import outcome, page_opened, step
 from .status import clock, status
 from .token import token_objects, tokens
+from .watch import happening, watched
 
 __all__ = [
     "added",
@@ -14,6 +15,7 @@ __all__ = [
     "device",
     "devices",
     "findings",
+    "happening",
     "outcome",
     "page_opened",
     "replacing",
@@ -22,4 +24,5 @@ __all__ = [
     "step",
     "token_objects",
     "tokens",
+    "watched",
 ]
