@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ..core.model import San
+from ..core.model import Credential, San
 from ..errors import CertificateUnacceptable
 from .csr import PrivateKey, public_key_sha256, signature_hash, subject
 from .names import canonical, san
@@ -133,18 +133,19 @@ def check_issued(
     public_key_sha256: str,
     server_auth: bool,
     now: datetime,
-    later_than: datetime | None,
+    replaces: Credential | None,
 ) -> None:
     """Pass if ``certificate`` is what was asked for, or raise CertificateUnacceptable with the reason.
 
     What a CA sends is as untrusted as any other input. ``chain`` holds the intermediates, ``anchors`` the roots that
-    are trusted; ``later_than`` is the notAfter of the certificate that this one replaces, None for a first one.
+    are trusted; ``replaces`` is the credential that this one follows, None for a first one.
     """
     try:
         fault = (
             _other_identity(certificate, device_id, sans, public_key_sha256)
             or _other_purpose(certificate, server_auth)
-            or _other_times(certificate, now, later_than)
+            or _other_times(certificate, now)
+            or _no_renewal(certificate, replaces)
             or _broken_chain(certificate, chain, anchors, now)
         )
     except PARSE_ERRORS:
@@ -162,7 +163,7 @@ def check_signer(
     now: datetime,
 ) -> None:
     """Pass if ``certificate`` is a valid one of ``device_id``'s, or raise CertificateUnacceptable."""
-    fault = _other_times(certificate, now, None) or _broken_chain(certificate, chain, anchors, now)
+    fault = _other_times(certificate, now) or _broken_chain(certificate, chain, anchors, now)
     if common_name(certificate) != device_id:
         fault = f"its common name is {common_name(certificate)!r}"
     if fault:
@@ -228,13 +229,24 @@ def _other_purpose(certificate: x509.Certificate, server_auth: bool) -> str | No
     return None
 
 
-def _other_times(certificate: x509.Certificate, now: datetime, later_than: datetime | None) -> str | None:
+def _other_times(certificate: x509.Certificate, now: datetime) -> str | None:
     if certificate.not_valid_before_utc > now + CLOCK_SKEW:
         return f"it is not valid before {certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
     if certificate.not_valid_after_utc <= now:
         return f"it expired at {certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
-    if later_than is not None and certificate.not_valid_after_utc <= later_than:
-        return f"it does not outlast the one it is to replace ({later_than:%Y-%m-%dT%H:%M:%SZ})"
+    return None
+
+
+def _no_renewal(certificate: x509.Certificate, replaced: Credential | None) -> str | None:
+    """Certificates count in seconds: two of the same second end together, and the later one is good. But one that ends
+    with the one before and began later is the last that its CA will give: to take it would be to renew ever faster."""
+    if replaced is None or replaced.not_before is None or replaced.not_after is None:
+        return None
+    if serial_hex(certificate) == replaced.serial:
+        return "it is the one that it is to replace"
+    ends, ended = certificate.not_valid_after_utc, replaced.not_after
+    if ends < ended or (ends == ended and certificate.not_valid_before_utc > replaced.not_before):
+        return f"it does not outlast the one it is to replace ({ended:%Y-%m-%dT%H:%M:%SZ})"
     return None
 
 

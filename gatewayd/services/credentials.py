@@ -57,7 +57,7 @@ class Steps(Protocol):
     async def find(self, device: Device, credential: Credential) -> Issued | None:
         """A certificate for this credential's key that an interrupted request left behind."""
 
-    async def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
+    async def check(self, device: Device, credential: Credential, issued: Issued, replaces: Credential | None) -> None:
         """Raises CertificateUnacceptable."""
 
     async def accept(self, device: Device, credential: Credential) -> None:
@@ -193,12 +193,12 @@ class CredentialEngine:
                     later = retry_at(self._clock.now(), 1, 0.0, retry_after=answer.retry_after)
                     # What the CA has is looked for before it is asked again: an attempt whose outcome is open.
                     return Event.WORKING, replace(begun, attempts=1, next_attempt_at=later), "the CA is at work"
-                later_than = await self._present_not_after(device)
+                replaces = await self._store.read(lambda tx: tx.credentials.current(device.device_id))
                 kept = _with_certificate(settled, answer)
                 if device.kind is DeviceKind.GATEWAY:  # a leaf asks by itself: only it has its key
                     kept = replace(kept, renew_at=self._renew_at(kept, answer.suggested))
                 try:
-                    await steps.check(device, settled, answer, later_than)
+                    await steps.check(device, settled, answer, replaces)
                 except CertificateUnacceptable as error:
                     raise _Unacceptable(error, kept) from None
                 return Event.ISSUED, kept, f"serial {kept.serial}, until {kept.not_after:%Y-%m-%d %H:%M:%S}Z"
@@ -210,10 +210,6 @@ class CredentialEngine:
                 return Event.ACCEPTED, settled, f"serial {begun.serial}"
             case _:
                 raise AssertionError(action)
-
-    async def _present_not_after(self, device: Device) -> datetime | None:
-        current = await self._store.read(lambda tx: tx.credentials.current(device.device_id))
-        return current.not_after if current else None
 
     async def _record(self, action: Action, was: CredentialState, event: Event, new: Credential, detail: str) -> None:
         now = self._clock.now()

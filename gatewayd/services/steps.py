@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from ssl import SSLContext
 from typing import Protocol
 
@@ -78,7 +78,7 @@ class CommonSteps:
         known = await self._store.read(lambda tx: tx.credentials.by_thumbprint(thumbprint))
         return None if known else found
 
-    async def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
+    async def check(self, device: Device, credential: Credential, issued: Issued, replaces: Credential | None) -> None:
         if credential.public_key_sha256 is None:
             raise Internal("A credential without a public key was asked for.", device=device.device_id)
         require(self._clock)  # a good certificate must not be rejected because of a wrong clock
@@ -91,7 +91,7 @@ class CommonSteps:
             public_key_sha256=credential.public_key_sha256,
             server_auth=device.kind is DeviceKind.GATEWAY,
             now=self._clock.now(),
-            later_than=later_than,
+            replaces=replaces,
         )
         await self._anchors.adopt(issued)
 
@@ -221,9 +221,9 @@ class GatewaySteps(CommonSteps):
                 f"The key of generation {credential.generation} is gone from the token.", device=device.device_id
             )
 
-    async def check(self, device: Device, credential: Credential, issued: Issued, later_than: datetime | None) -> None:
+    async def check(self, device: Device, credential: Credential, issued: Issued, replaces: Credential | None) -> None:
         await self._anchors.learn(issued)
-        await super().check(device, credential, issued, later_than)
+        await super().check(device, credential, issued, replaces)
 
     async def _holder(self, device: Device) -> Holder | None:
         """The present certificate, or the factory's; None once it has expired, or its key is lost: the registrar then

@@ -3,8 +3,6 @@ those that the CA has minted on record."""
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from gatewayd.lab.demo.stage import Stage
@@ -39,7 +37,6 @@ def test_while_a_leaf_renews(stage: Stage, done: bool) -> None:
     leaf = EstLeaf(stage, f"renewing-{done}")
     first = leaf.ask_until_answered()
     leaf.show_certificate(first)
-    time.sleep(1)  # a renewal must outlast what it replaces, and certificates count in seconds
     held = Held(stage).ezca("RequestSSLCertificateV2", done=done)
     with meanwhile(lambda: leaf.post("simplereenroll")):
         held.wait()
@@ -53,7 +50,6 @@ def test_while_a_leaf_renews(stage: Stage, done: bool) -> None:
 @pytest.mark.parametrize("moment", ["asked", "issued", "hub"])
 def test_while_the_gateway_renews(stage: Stage, moment: str) -> None:
     before = show(stage, stage.gateway_id)["device"]
-    time.sleep(1)  # it must outlast the one of the test before
     held = Held(stage)
     if moment == "hub":
         held.hub("mqtt", f"CONNECT {stage.gateway_id}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.core.model import San
+from gatewayd.core.model import Credential, CredentialState, San
 from gatewayd.errors import CertificateUnacceptable
 from gatewayd.pki import certificates, csr, parsing
 from gatewayd.pki.names import general_name
@@ -34,7 +35,7 @@ def check(certificate: x509.Certificate, **changes: Any) -> None:
         "public_key_sha256": csr.public_key_sha256(KEY.public_key()),
         "server_auth": True,
         "now": now(),
-        "later_than": None,
+        "replaces": None,
         **changes,
     }
     certificates.check_issued(certificate, asked.pop("chain"), asked.pop("anchors"), **asked)
@@ -42,6 +43,23 @@ def check(certificate: x509.Certificate, **changes: Any) -> None:
 
 def leaf(device_id: str = "gw-1", **changes: Any) -> x509.Certificate:
     return AUTHORITY.leaf(changes.pop("key", KEY).public_key(), device_id, changes.pop("names", NAMES), **changes)
+
+
+_GOOD = leaf()
+
+
+def before(begins: timedelta = timedelta(0), ends: timedelta = timedelta(0)) -> Credential:
+    """A credential that began, and ends, so much later than ``_GOOD``."""
+    return Credential(
+        device_id="gw-1",
+        generation=1,
+        state=CredentialState.CURRENT,
+        created_at=now(),
+        updated_at=now(),
+        serial="1f",
+        not_before=_GOOD.not_valid_before_utc + begins,
+        not_after=_GOOD.not_valid_after_utc + ends,
+    )
 
 
 def usage(**changes: bool) -> x509.KeyUsage:
@@ -56,7 +74,7 @@ def test_what_was_asked_for_passes() -> None:
     check(leaf(), chain=(AUTHORITY.root, AUTHORITY.issuing))
     check(leaf(), sans=(San.parse("dns:GW-1.Example"), San.parse("ip:2001:db8:0:0::1")))
     check(leaf(purposes=[CLIENT]), server_auth=False)
-    check(leaf(), later_than=now() + timedelta(days=9))
+    check(leaf(), replaces=before(ends=-timedelta(days=1)))
     check(leaf(starts=timedelta(minutes=4)))
 
 
@@ -81,7 +99,7 @@ def test_an_rsa_key_passes_too() -> None:
         (leaf(purposes=[CLIENT]), {}, "not for server authentication"),
         (leaf(starts=timedelta(minutes=10)), {}, "not valid before"),
         (leaf(starts=timedelta(days=-11)), {}, "expired at"),
-        (leaf(), {"later_than": now() + timedelta(days=10)}, "does not outlast"),
+        (leaf(), {"replaces": before(ends=timedelta(seconds=1))}, "does not outlast"),
         (leaf(), {"chain": ()}, "does not lead to a trusted root"),
         (leaf(), {"anchors": (Authority().root,)}, "does not lead to a trusted root"),
         (leaf(), {"anchors": ()}, "no anchor is known"),
@@ -122,9 +140,6 @@ def test_a_damaged_certificate_is_refused_or_cannot_be_loaded(place: int, value:
         check(certificate)
 
 
-_GOOD = leaf()
-
-
 def test_the_names_of_a_certificate() -> None:
     der = _GOOD.public_bytes(Encoding.DER)
     assert certificates.thumbprint(_GOOD) == hashlib.sha256(der).hexdigest()
@@ -145,10 +160,14 @@ def test_a_self_signed_certificate_carries_the_key() -> None:
     made.verify_directly_issued_by(made)
 
 
-def test_later_than_is_strict() -> None:
-    same: datetime = _GOOD.not_valid_after_utc
+def test_one_of_the_same_second_is_a_renewal_and_one_that_is_merely_shorter_is_not() -> None:
+    """The latter is what a CA gives whose own end is near: to take it would be to renew ever faster."""
+    check(_GOOD, replaces=before())
+    check(_GOOD, replaces=before(begins=timedelta(seconds=1)))
     with pytest.raises(CertificateUnacceptable, match="outlast"):
-        check(_GOOD, later_than=same)
+        check(_GOOD, replaces=before(begins=-timedelta(seconds=1)))
+    with pytest.raises(CertificateUnacceptable, match="the one that it is to replace"):
+        check(_GOOD, replaces=replace(before(), serial=certificates.serial_hex(_GOOD)))
 
 
 def test_a_chain_is_put_in_order_from_whatever_is_known() -> None:

@@ -173,7 +173,7 @@ async def test_a_new_root_is_taken_up_on_the_old_ones_word_alone(server: Server,
         public_key_sha256=csr.public_key_sha256(GATEWAY_KEY.public_key()),
         server_auth=True,
         now=PRESENT.not_valid_before_utc + timedelta(minutes=2),
-        later_than=PRESENT.not_valid_after_utc,
+        replaces=None,
     )
 
     store = SqliteStore(tmp_path / "gatewayd.db")

@@ -124,7 +124,7 @@ class World:
             public_key_sha256=csr.read(request.csr).public_key_sha256,
             server_auth=request.server_auth,
             now=now(),
-            later_than=None,
+            replaces=None,
         )
         return issued
 
