@@ -28,7 +28,7 @@ test: lint
 	@$(PYTHON) -m pytest -q -n logical --maxprocesses 4 --dist worksteal $(TEST_ARGS)
 
 test-kill: setup
-	@$(PYTHON) -m pytest -q -s tests/e2e/test_revocation_kills.py --kills 200 $(TEST_ARGS)
+	@$(PYTHON) -m pytest -q -s tests/e2e/test_revocation_kills.py tests/e2e/test_replacement_kills.py --kills 200 $(TEST_ARGS)
 
 test-token: setup
 	@ROUNDS=1000 $(PYTHON) -m pytest -q tests/integration/keys tests/integration/tpm_sim tests/e2e/test_token.py tests/e2e/test_tpm.py $(TEST_ARGS)

@@ -101,7 +101,7 @@ class Client:
 
         Raises JobUnknown, DaemonUnreachable (the daemon went away), KeyboardInterrupt.
         """
-        with self.listening((PROPERTIES, "PropertiesChanged", path)) as news:
+        with self.listening((JOB, "Progress", path), (PROPERTIES, "PropertiesChanged", path)) as news:
             while (job := self.job(path))["state"] == "running":
                 changed(job)
                 if why := _GONE.get(news.get().member):

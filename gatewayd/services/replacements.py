@@ -7,13 +7,13 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from ..core import replacement as table
 from ..core.model import JournalEntry, Replacement, ReplacementState
 from ..core.renewal import is_due, retry_at
 from ..core.replacement import Event
-from ..errors import GatewayError
+from ..errors import GatewayError, PinLost
 from ..store.base import Store, Tx
 from ..upstream.base import Way
 from . import replacing
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _LONGEST_SLEEP = 600.0
 _WAIT_FOR_TIME = 10.0
+_LOOK = timedelta(minutes=10)
+"""At the latest after that long it is noticed that somebody has changed a pin. A few devices are pinned at a time."""
+_AGO = datetime.min.replace(tzinfo=UTC)
 _RETRY_LAST = timedelta(minutes=10)
 """Somebody stands beside the new hardware."""
 
@@ -50,6 +53,8 @@ class Replacements:
         self._exclusive = exclusive
         self._drive_on = drive_on
         self._alarm = Alarm()
+        self._look_at: dict[str, datetime] = {}
+        """When the next look at a device's pin is due."""
 
     def ring(self) -> None:
         self._alarm.ring()
@@ -65,8 +70,15 @@ class Replacements:
             due = _due(found, self._clock.now())
             if due is not None and due <= self._clock.now():
                 await (self._shut(found) if found.state is ReplacementState.CLOSING else self._lift(found))
+            elif found.state is ReplacementState.PINNED and self._clock.now() >= self._look_at.get(
+                found.device_id, _AGO
+            ):
+                await self._look(found)
         now = self._clock.now()
-        moments = [_due(each, now) for each in await self._store.read(lambda tx: tx.replacements.open())]
+        still_open = await self._store.read(lambda tx: tx.replacements.open())
+        pinned = {each.device_id for each in still_open if each.state is ReplacementState.PINNED}
+        self._look_at = {device_id: at for device_id, at in self._look_at.items() if device_id in pinned}
+        moments = [*(_due(each, now) for each in still_open), *self._look_at.values()]
         soonest = min((each for each in moments if each is not None and each > now), default=None)
         return None if soonest is None else (soonest - now).total_seconds()
 
@@ -88,6 +100,38 @@ class Replacements:
         if entry is not None:
             self._events.publish(entry)
             self._drive_on()
+
+    async def _look(self, found: Replacement) -> None:
+        """Whether the pin is still there. It is not put back: somebody with rights on the hub has taken it away, and a
+        person has to know of it."""
+        self._look_at[found.device_id] = self._clock.now() + _LOOK * (1 - self._clock.dice() / 5)
+        ours = await self._store.read(lambda tx: replacing.pinnable(tx, found.device_id))
+        try:
+            with self._health.watch(self._health.registry):
+                await self._way.check_pin(found.device_id, ours)
+        except PinLost as error:
+            await self._note(found, f"{error.name()}: {error.message}")
+        except GatewayError as error:
+            log.warning("the pin of %s could not be looked at: %s", found.device_id, error)
+        else:
+            await self._note(found, None)
+
+    async def _note(self, seen: Replacement, words: str | None) -> None:
+        """That the pin is lost, or is there again; told once."""
+        now = self._clock.now()
+
+        def work(tx: Tx) -> JournalEntry | None:
+            found = tx.replacements.open_of(seen.device_id)
+            if found is None or found.state is not ReplacementState.PINNED or found.last_error == words:
+                return None
+            tx.replacements.put(replace(found, last_error=words))
+            outcome, detail = ("failed", words) if words else ("done", "as it was written")
+            entry = JournalEntry(now, found.device_id, DAEMON, "pin", outcome, detail)
+            tx.journal.append(entry)
+            return entry
+
+        if (entry := await self._store.write(work)) is not None:
+            self._events.publish(entry)
 
     async def _lift(self, found: Replacement) -> None:
         async with self._exclusive(found.device_id):

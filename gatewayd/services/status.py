@@ -84,7 +84,7 @@ class StatusReader:
                 tx.revocations.open(),
                 tx.revocations.closed(views.CLOSED_SHOWN),
                 tx.credentials.in_trouble(),
-                [*_hardware_awaited(tx, now), *still_admitted(tx, now)],
+                [*_hardware_awaited(tx, now), *_swaps_in_trouble(tx), *still_admitted(tx, now)],
                 self._hooks(tx),
             )
         )
@@ -207,6 +207,11 @@ def _known(found: T | None, device_id: str) -> T:
     if found is None:
         raise DeviceUnknown(f"There is no device {device_id!r}.", device=device_id)
     return found
+
+
+def _swaps_in_trouble(tx: Tx) -> list[Data]:
+    found = (views.waiting_for_person(each.last_error, each.device_id) for each in tx.replacements.open())
+    return [each for each in found if each is not None]
 
 
 def _hardware_awaited(tx: Tx, now: datetime) -> list[Data]:

@@ -166,9 +166,8 @@ class Way(Protocol):
     async def pin(self, pin: Pinning) -> str:
         """Returns the evidence, read back."""
 
-    async def check_pin(self, pin: Pinning) -> None:
-        """Look, and change nothing; ``pin`` is one that does not enable. Raises PinLost when the identity is not pinned
-        to exactly this."""
+    async def check_pin(self, device_id: str, ours: frozenset[str]) -> None:
+        """Look, and change nothing. Raises PinLost when the identity is not pinned, or to others than ``ours``."""
 
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
         """Let in any certificate of its CA again, unless it is pinned to others than ``ours``. Returns the evidence,

@@ -108,10 +108,10 @@ class RegistryWay:
             )
         return f"read back: pinned, etag {identity.etag}"
 
-    async def check_pin(self, pin: Pinning) -> None:
-        identity = await self._registry.get(pin.device_id)
-        if identity is None or not identity.is_pinned(pin):
-            raise _lost(pin)
+    async def check_pin(self, device_id: str, ours: frozenset[str]) -> None:
+        identity = await self._registry.get(device_id)
+        if identity is None or identity.pinned_to is None or not identity.pinned_to <= ours:
+            raise _lost(device_id)
 
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
         await self._registry.unpin(device_id, ours)
@@ -200,11 +200,11 @@ class ReportWay:
             )
         return _evidence(answer)
 
-    async def check_pin(self, pin: Pinning) -> None:
-        # What names no version of the identity changes nothing: the answer tells whether there would be a change.
-        answer = await self._ask(report.PIN, pin.device_id, pin.serial, report.pin_report(pin), "")
-        if answer.status is not Status.PINNED:
-            raise _lost(pin)
+    async def check_pin(self, device_id: str, ours: frozenset[str]) -> None:
+        # What names no version of the identity changes nothing: "stale" says that there would be something to let go.
+        answer = await self._ask(report.UNPIN, device_id, "", report.unpin_report(device_id, ours), "")
+        if answer.status is not Status.STALE:
+            raise _lost(device_id)
 
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
         return _evidence(await self._bring_about(report.UNPIN, device_id, "", report.unpin_report(device_id, ours)))
@@ -294,11 +294,8 @@ def _evidence(answer: Answer) -> str:
             return f"responder read back: {answer.status}, etag {answer.etag}"
 
 
-def _lost(pin: Pinning) -> PinLost:
-    return PinLost(
-        f"The hub's identity of {pin.device_id} is not pinned to its present certificate any more.",
-        device=pin.device_id,
-    )
+def _lost(device_id: str) -> PinLost:
+    return PinLost(f"The hub's identity of {device_id} is not pinned to its certificates any more.", device=device_id)
 
 
 def _refused(answer: Answer) -> ResponderRefused:

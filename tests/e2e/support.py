@@ -90,9 +90,11 @@ def check_books(stage: Stage, device_id: str) -> Json:
 class EstLeaf:
     """A leaf with one request, which it may send as often as it likes."""
 
-    def __init__(self, stage: Stage, device_id: str, code: str = "") -> None:
-        """``code`` is that of a device which is known already."""
+    def __init__(self, stage: Stage, device_id: str, code: str = "", name: str = "") -> None:
+        """``code`` is that of a device which is known already; ``name``: of its files, where two are one device."""
         self._stage = stage
+        self.pem = stage.directory / f"{name or device_id}.pem"
+        """Its certificate and key, once it shows one."""
         self.device_id = device_id
         self.forget_certificate()
         self.code = code or str(stage.ctl_json("device", "add", device_id)["code"])
@@ -109,14 +111,13 @@ class EstLeaf:
 
     def show_certificate(self, certificate: x509.Certificate) -> None:
         """From now on it authenticates with this certificate, and its next request is for another key."""
-        pem = self._stage.directory / f"{self.device_id}.pem"
-        pem.write_bytes(
+        self.pem.write_bytes(
             certificate.public_bytes(serialization.Encoding.PEM)
             + self.key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
-        self._context.load_cert_chain(pem)
+        self._context.load_cert_chain(self.pem)
         self.new_request()
 
     def post(self, operation: str = "simpleenroll", *, user: str = "", code: str | None = None, **headers: str) -> int:

@@ -2,7 +2,7 @@
 
 It kills itself with SIGKILL right before or right after the N-th commit of its database: at every durable step, as N is
 counted up. Nothing else differs from the daemon that is shipped, save that it does not wait for minutes until it tries
-again what has failed.
+again what has failed, or lifts a pin.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from gatewayd import __main__ as gatewayd
-from gatewayd.core import renewal
+from gatewayd.core import renewal, replacement
 from gatewayd.store.database import SqliteStore
 
 
@@ -34,6 +34,7 @@ def main(number: int, before: bool, arguments: list[str]) -> int:
 
     SqliteStore._commit = dying  # type: ignore[method-assign, assignment]
     renewal.RETRY_FIRST = timedelta(seconds=1)
+    replacement.CLOCK_SKEW = timedelta(seconds=1)  # type: ignore[misc]
     sys.argv[0] = "gatewayd"
     return gatewayd.main(arguments)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -291,3 +292,24 @@ async def test_a_healthy_device_is_not_revoked_for_being_superseded(plant: Plant
         await plant.operations.revoke(Someone(), LEAF, "superseded")
     assert await plant.all_revocations(LEAF) == []
     assert plant.registry.enabled(LEAF)
+
+
+async def test_a_pin_that_somebody_takes_away_is_noticed_and_told_and_not_put_back(plant: Plant) -> None:
+    await new_hardware(plant, await plant.replace())
+    identity = plant.registry.identities[LEAF]
+    await plant.pass_time(minutes=11)
+    assert await pins_lost(plant) == []
+    plant.registry.identities[LEAF] = dataclasses.replace(identity, authentication_type="certificateAuthority")
+    await plant.pass_time(minutes=11)
+    assert await pins_lost(plant) == [LEAF]
+    assert plant.registry.identities[LEAF].pinned_to is None
+    plant.registry.identities[LEAF] = identity
+    await plant.pass_time(minutes=11)
+    assert await pins_lost(plant) == []
+    outcomes = [each.outcome for each in await plant.read(lambda tx: tx.journal.recent(LEAF, 50)) if each.what == "pin"]
+    assert sorted(outcomes) == ["done", "failed"]
+
+
+async def pins_lost(plant: Plant) -> list[str]:
+    waiting = (await plant.reader.status())["waiting"]
+    return [each["device_id"] for each in waiting if each["error"] == "PinLost"]
