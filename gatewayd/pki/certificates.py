@@ -174,7 +174,7 @@ def is_device_of(
     certificate: x509.Certificate, chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certificate], now: datetime
 ) -> bool:
     """Whether it is a valid certificate of a device, no CA's, that leads to one of the anchors. Its key may be weak."""
-    if _is_ca_certificate(certificate) or _other_times(certificate, now, None):
+    if _is_ca_certificate(certificate) or _other_times(certificate, now):
         return False
     return _broken_chain(certificate, chain, anchors, now) is None
 

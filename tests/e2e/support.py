@@ -33,10 +33,13 @@ def gateway(
     more: str = "",
     token: Callable[[Path], Token] = SoftHsm,
     upstream: str = 'way = "registry"',
+    hub_link: bool = False,
 ) -> Iterator[Stage]:
     """A stage whose gateway has its first certificate, is registrar and is connected. Where it has no rights on the
     hub, there is a responder that has."""
-    with Stage(directory, key_algorithm=key_algorithm, more=more, token=token, upstream=upstream) as stage:
+    with Stage(
+        directory, key_algorithm=key_algorithm, more=more, token=token, upstream=upstream, hub_link=hub_link
+    ) as stage:
         if "report" in upstream:
             stage.create_gateway_identity()
             stage.start_responder()

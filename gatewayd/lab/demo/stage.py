@@ -62,9 +62,11 @@ class Stage:
         revocation: str = "",
         more: str = "",
         lab: Lab | None = None,
+        hub_link: bool = False,
     ) -> None:
         """``upstream``, ``revocation``: what the daemon's configuration says under the tables of these names;
-        ``more``: further tables of it; ``lab``: another stage's, for a second machine in the same plant."""
+        ``more``: further tables of it; ``lab``: another stage's, for a second machine in the same plant; ``hub_link``:
+        EZCA has its own link to the hub."""
         self.directory = directory
         self.state = directory / "state"
         """The daemon's state directory."""
@@ -81,6 +83,7 @@ class Stage:
         directory.mkdir(parents=True, mode=0o700)
         self.token = token(directory)
         self._lab_is_ours = lab is None
+        self._hub_link = hub_link
         self.lab = lab or Lab(directory / "cloud", address)
         self.address = self.lab.address
         self.bus = f"unix:path={directory / 'bus'}"
@@ -91,8 +94,9 @@ class Stage:
 
     def __enter__(self) -> Self:
         if self._lab_is_ours:
-            for name in ("entra", "hub", "ezca"):
+            for name in ("entra", "hub"):
                 self.lab.start(name)
+            self.lab.start("ezca", *(("--hub-link", self.lab.url("hub")) if self._hub_link else ()))
         self.environment |= self.token.start()
         self._write_configuration()
         self._start_bus()
