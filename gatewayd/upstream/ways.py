@@ -15,6 +15,7 @@ from . import report
 from .answers import CLOSED, Answer, Answers, Status
 from .base import Link, LinkState, Order, Pinning, Registry, Waiting, Way
 
+_LOOK_FIRST: Final = 0.2
 _LOOK_AGAIN: Final = 2.0
 """Seconds between two looks at what somebody else is to bring about."""
 _ETAGS_TRIED: Final = 3
@@ -264,7 +265,8 @@ class CaWay:
         remaining = order.known_at + self._deadline - self._now()
         if remaining <= timedelta(0):
             return await self._other.disable(order)
-        waiting = Waiting(min(_LOOK_AGAIN, remaining.total_seconds()), "waiting for the CA's link to the hub")
+        pause = min(_LOOK_FIRST * 2.0 ** min(order.attempts, 10), _LOOK_AGAIN, remaining.total_seconds())
+        waiting = Waiting(pause, "waiting for the CA's link to the hub")
         try:
             seen = await self._other.verify(replace(order, attempts=0))  # a look, and no second request
         except HubRejected:
