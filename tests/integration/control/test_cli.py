@@ -7,8 +7,9 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -233,37 +234,60 @@ def test_a_reader_that_stops_reading_is_no_drama(ctl: Ctl, daemon: Daemon) -> No
 
 
 class TestOnATerminal:
-    def run(self, ctl: Ctl, *arguments: str, types: str = "") -> tuple[str, int]:
-        """What the terminal shows, and the exit status."""
+    def run(self, ctl: Ctl, *arguments: str, types: Sequence[str], hidden: bool = False) -> tuple[str, int]:
+        """What the terminal shows, and the exit status. One line is typed at each prompt; ``hidden``: once the echo is
+        off, since what is typed before that is thrown away."""
         master, slave = pty.openpty()
         process = subprocess.Popen(
             [*GATEWAYCTL, *arguments], stdin=slave, stdout=slave, stderr=slave, env=ctl.environment
         )
         os.close(slave)
-        shown = b""
+        shown, answered, answers = b"", 0, list(types)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            if select.select([master], [], [], 0.1)[0]:
+            if select.select([master], [], [], 0.05)[0]:
                 try:
                     shown += os.read(master, 4096)
                 except OSError:  # the other end is closed
                     break
-            if types and shown.rstrip().endswith((b":", b"]:")):
-                os.write(master, types.encode())
-                types = ""
+            asks = shown[answered:].rstrip().endswith((b":", b"]:"))
+            if answers and asks and hidden is not bool(termios.tcgetattr(master)[3] & termios.ECHO):
+                answered = len(shown)
+                os.write(master, f"{answers.pop(0)}\n".encode())
         os.close(master)
         return shown.decode(), process.wait(timeout=10)
 
     def test_revoke_asks(self, ctl: Ctl) -> None:
-        shown, code = self.run(ctl, "revoke", "gw-1", "--reason", "superseded", types="n\n")
+        shown, code = self.run(ctl, "revoke", "gw-1", "--reason", "superseded", types=["n"])
         assert "Revoke gw-1 (superseded)? There is no way back." in shown
         assert code == 130
-        shown, code = self.run(ctl, "revoke", "gw-1", "--reason", "superseded", types="y\n")
+        shown, code = self.run(ctl, "revoke", "gw-1", "--reason", "superseded", types=["y"])
         assert "verified as disabled in the hub" in shown
         assert code == 0
 
     def test_the_token_is_not_shown(self, ctl: Ctl) -> None:
-        shown, code = self.run(ctl, "bootstrap", types="eyJ.secret.y\n")
+        shown, code = self.run(ctl, "bootstrap", types=["eyJ.secret.y"], hidden=True)
         assert "Entra token of a registrar" in shown
         assert "secret" not in shown
+        assert code == 0
+
+    def test_a_pin_is_asked_for_and_not_shown(self, ctl: Ctl) -> None:
+        shown, code = self.run(ctl, "token", "unlock", types=["right"], hidden=True)
+        assert "PIN of the token (not shown):" in shown
+        assert "ready" in shown
+        assert "right" not in shown
+        assert code == 0
+        shown, code = self.run(ctl, "token", "unlock", types=["wrong-pin"], hidden=True)
+        assert "the token refused the PIN" in shown
+        assert "wrong-pin" not in shown
+        assert code == 77
+
+    def test_the_pin_of_a_new_token_is_asked_for_twice_until_it_is_the_same(self, ctl: Ctl, daemon: Daemon) -> None:
+        typed = ["first-pin", "mistyped", "second-pin", "second-pin"]
+        shown, code = self.run(ctl, "token", "init", types=typed, hidden=True)
+        assert shown.count("PIN for the new token (not shown):") == 2
+        assert shown.count("Repeat for confirmation:") == 2
+        assert "do not match" in shown
+        assert "ready" in shown
+        assert not [each for each in typed if each in shown]
         assert code == 0
