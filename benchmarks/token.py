@@ -2,8 +2,9 @@
 file, and of what the token signs for a bare python-pkcs11 loop; on SoftHSM and on a TPM (swtpm), all in one run.
 
 The server is the EST server's own listener in this process; four ``openssl s_time`` make new TLS 1.3 connections to it
-as fast as they can. Key and certificate are EC P-256. The runs take turns, each share is that of neighbouring runs, and
-every figure is the median of seven.
+as fast as they can, in what the server leaves of the processors (nice): they stand for machines elsewhere. Key and
+certificate are EC P-256. The runs are short and take turns, each share is that of neighbouring runs, and every figure
+is the median.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from tests.support.authority import SERVER, Authority
 
 from .figures import figure
 
-_ROUNDS = 7
-_SECONDS = 2.0
+_ROUNDS = 15
+_SECONDS = 0.8
 _CLIENTS = 4
 _LABEL = "bench"
 _PIN = "4711-bench"
@@ -87,7 +88,7 @@ async def _handshakes(make_context: Callable[[], ssl.SSLContext]) -> float:
     listener = Listener("est", HttpServer(_nothing), ServerTls(make_context), "127.0.0.1", 0)
     clients = [_client(listener.port) for _ in range(_CLIENTS)]
     try:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.4)
         before, began = _Counting.count, time.perf_counter()
         await asyncio.sleep(_SECONDS)
         return (_Counting.count - before) / (time.perf_counter() - began)
@@ -101,7 +102,19 @@ async def _handshakes(make_context: Callable[[], ssl.SSLContext]) -> float:
 
 
 def _client(port: int) -> subprocess.Popen[bytes]:
-    command = ["openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-new", "-tls1_3", "-time", "60"]
+    command = [
+        "nice",
+        "-n",
+        "10",
+        "openssl",
+        "s_time",
+        "-connect",
+        f"127.0.0.1:{port}",
+        "-new",
+        "-tls1_3",
+        "-time",
+        "60",
+    ]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
 

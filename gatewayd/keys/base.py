@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntEnum, StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..core.model import KeyAlgorithm, KeyRef
@@ -85,6 +86,11 @@ class TokenStatus:
     """When a locked TPM allows another try at the latest, if it has power and nobody else fails meanwhile."""
     algorithms: tuple[KeyAlgorithm, ...] = ()
     """What the token can both make and sign with, by its own list of mechanisms; empty until it was opened."""
+
+    @classmethod
+    def of_unopened(cls, label: str | None, serial: str | None, module: Path, now: datetime) -> TokenStatus:
+        detail = "The token has not been opened yet."
+        return cls(TokenState.ABSENT, label or "", serial or "", "", "", str(module), detail, now)
 
 
 @dataclass(frozen=True, slots=True)

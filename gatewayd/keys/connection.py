@@ -50,16 +50,7 @@ class TokenConnection:
         self._slots_taken = 0
         self._pin: Pin | None = None
         """Kept only where slots are few."""
-        self.status = TokenStatus(
-            state=TokenState.ABSENT,
-            label=uri.token or "",
-            serial=uri.serial or "",
-            model="",
-            manufacturer="",
-            module=str(module),
-            detail="The token has not been opened yet.",
-            since=clock(),
-        )
+        self.status = TokenStatus.of_unopened(uri.token, uri.serial, module, clock())
 
     def open(self, pin: Pin, about_to_log_in: Callable[[], None], *, final_try: bool = False) -> None:
         """Find the token and log in; ``about_to_log_in`` is called before the PIN is tried. Raises TokenError, and

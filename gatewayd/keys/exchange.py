@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.model import KeyAlgorithm
 from ..errors import GatewayError, TokenFault, all_errors
-from .base import PinTries, TokenState, TokenStatus
+from .base import PinTries, TokenObject, TokenState, TokenStatus
 from .channel import JSON, SIGN, SIGN_ANSWER, ChannelClosed, read_json
 from .process import Process
 
@@ -149,6 +149,18 @@ def _status(news: dict[str, Any]) -> TokenStatus:
             "pin_tries": PinTries(news["pin_tries"]),
             "locked_until": datetime.fromisoformat(news["locked_until"]) if news["locked_until"] else None,
             "algorithms": tuple(map(KeyAlgorithm, news["algorithms"])),
+        }
+    )
+
+
+def token_object(content: dict[str, Any]) -> TokenObject:
+    """One of those that a request for ``objects`` is answered with. Raises LookupError, TypeError, ValueError."""
+    algorithm = content["algorithm"]
+    return TokenObject(
+        **{
+            **content,
+            "id": bytes.fromhex(content["id"]),
+            "algorithm": KeyAlgorithm(algorithm) if algorithm else None,
         }
     )
 

@@ -39,7 +39,7 @@ from ..errors import (
 from ..messages import kind
 from . import public
 from .base import Priority, PrivateKey, PublicKey, Scheme, TokenObject, TokenState, TokenStatus
-from .exchange import Arguments, Called, Exchange, Lost
+from .exchange import Arguments, Called, Exchange, Lost, token_object
 from .pin import Pin
 from .process import HelperProcess, Spawn
 from .signer import TokenEcKey, TokenRsaKey
@@ -112,16 +112,7 @@ class Pkcs11KeyStore:
         self._login_interval = 0.0
         self._refused: str | None = None
         self._pin_accepted = False
-        self._status = TokenStatus(
-            state=TokenState.ABSENT,
-            label=wanted.token or "",
-            serial=wanted.serial or "",
-            model="",
-            manufacturer="",
-            module=str(self._module),
-            detail="The token has not been opened yet.",
-            since=datetime.now(UTC),
-        )
+        self._status = TokenStatus.of_unopened(wanted.token, wanted.serial, self._module, datetime.now(UTC))
 
     # --- the port --------------------------------------------------------------------------------
 
@@ -170,18 +161,7 @@ class Pkcs11KeyStore:
         await self._housekeeping("destroy", id=key_id.hex())
 
     async def objects(self) -> list[TokenObject]:
-        return [
-            TokenObject(
-                kind=each["kind"],
-                id=bytes.fromhex(each["id"]),
-                label=each["label"],
-                algorithm=KeyAlgorithm(each["algorithm"]) if each["algorithm"] else None,
-                sensitive=each["sensitive"],
-                extractable=each["extractable"],
-                local=each["local"],
-            )
-            for each in await self._housekeeping("objects")
-        ]
+        return [token_object(each) for each in await self._housekeeping("objects")]
 
     async def beside(self, use: Callable[[Pin, float], T]) -> T:
         """``use(pin, deadline)`` in the token's turn, with a PIN that it has accepted: for what goes past the module to
@@ -215,9 +195,15 @@ class Pkcs11KeyStore:
         if os.getpid() != self._pid:
             raise TokenFault("The token was opened before a fork and cannot be used after it.")
         deadline = time.monotonic() + self._timeout
-        with self.turns.take(priority, self._timeout):
+        sent = False
+
+        def send_ahead() -> None:
+            nonlocal sent
+            sent = self._sent_ahead(arguments)
+
+        with self.turns.take(priority, self._timeout, send_ahead):
             try:
-                return self._attempt(what, arguments, deadline)
+                return self._receive(deadline) if sent else self._attempt(what, arguments, deadline)
             except _Curable as curable:
                 if not self._may_reload():
                     raise curable.error from None
@@ -227,6 +213,17 @@ class Pkcs11KeyStore:
                 return self._attempt(what, arguments, deadline)
             except _Curable as curable:
                 raise curable.error from None
+
+    def _sent_ahead(self, arguments: Arguments) -> bool:
+        """A signature is asked for while its caller still wakes up, if nothing stands in the way."""
+        if not (isinstance(arguments, bytes) and self._open) or self._exchange.owes_answer:
+            return False
+        try:
+            self._exchange.send("sign", arguments)
+        except Lost as lost:
+            self._lost(lost)
+            return False
+        return True
 
     def _attempt(self, what: str | None, arguments: Arguments, deadline: float) -> Any:
         self._settle(deadline)

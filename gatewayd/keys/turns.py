@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +23,8 @@ class _Waiter:
     sequence: int
     turn: threading.Lock = field(compare=False)
     """Held until it is this waiter's turn."""
+    ahead: Callable[[], None] | None = field(compare=False)
+    chosen: bool = field(default=False, compare=False)
     gone: bool = field(default=False, compare=False)
 
 
@@ -43,10 +45,14 @@ class Turns:
             return sum(not each.gone for each in self._waiting)
 
     @contextmanager
-    def take(self, priority: int, timeout: float) -> Iterator[None]:
+    def take(self, priority: int, timeout: float, ahead: Callable[[], None] | None = None) -> Iterator[None]:
         """The block runs when it is this caller's turn; blocks the thread until then, for ``timeout`` seconds at
-        most. Raises TokenBusy, TokenTimeout."""
-        self._enter(priority, timeout)
+        most. Raises TokenBusy, TokenTimeout.
+
+        ``ahead`` belongs to the turn, and is called before it begins by whoever had the turn before, if anybody: so
+        that the token has the next work while the thread that it is for wakes up. It must not raise.
+        """
+        self._enter(priority, timeout, ahead)
         try:
             yield
         finally:
@@ -57,13 +63,13 @@ class Turns:
         """The turn after all that wait already; nobody comes in from now on."""
         with self._lock:
             self._closed = True
-        self._enter(1000, timeout, closing=True)
+        self._enter(1000, timeout, None, closing=True)
         try:
             yield
         finally:
             self._leave()
 
-    def _enter(self, priority: int, timeout: float, *, closing: bool = False) -> None:
+    def _enter(self, priority: int, timeout: float, ahead: Callable[[], None] | None, *, closing: bool = False) -> None:
         with self._lock:
             if self._closed and not closing:
                 raise TokenFault("The token has been closed.")
@@ -72,22 +78,30 @@ class Turns:
                 return
             if sum(not each.gone for each in self._waiting) >= self._queue_size and not closing:
                 raise TokenBusy(f"{self._queue_size} calls wait for the token already.")
-            me = _Waiter(priority, next(self._sequence), threading.Lock())
+            me = _Waiter(priority, next(self._sequence), threading.Lock(), ahead)
             me.turn.acquire()
             heapq.heappush(self._waiting, me)
         if me.turn.acquire(timeout=max(timeout, 0)):
             return
         with self._lock:
-            if me.turn.acquire(blocking=False):  # it came in this very moment
-                return
-            me.gone = True
-        raise TokenTimeout("The token was busy with others for too long.")
+            me.gone = not me.chosen
+        if me.gone:
+            raise TokenTimeout("The token was busy with others for too long.")
+        me.turn.acquire()  # it comes in this very moment
 
     def _leave(self) -> None:
         with self._lock:
-            while self._waiting:
-                next_one = heapq.heappop(self._waiting)
-                if not next_one.gone:
-                    next_one.turn.release()
-                    return
-            self._taken = False
+            next_one = self._choose()
+            self._taken = next_one is not None
+        if next_one is not None:
+            if next_one.ahead is not None:
+                next_one.ahead()
+            next_one.turn.release()
+
+    def _choose(self) -> _Waiter | None:
+        while self._waiting:
+            next_one = heapq.heappop(self._waiting)
+            if not next_one.gone:
+                next_one.chosen = True
+                return next_one
+        return None

@@ -35,9 +35,12 @@ class Handshakes:
         loop = asyncio.get_running_loop()
         ready = Ready(context)
         while True:
-            step = loop.run_in_executor(self._threads, ready.step)
+            received = await loop.sock_recv(connection, _CHUNK)
+            if not received:
+                raise ConnectionResetError("the peer went away")
+            ready.received(received)
             try:
-                done = await step
+                done = await loop.run_in_executor(self._threads, ready.step)
             except ssl.SSLError:
                 with contextlib.suppress(OSError):
                     await loop.sock_sendall(connection, ready.to_send())  # the alert that says why
@@ -45,10 +48,6 @@ class Handshakes:
             await loop.sock_sendall(connection, ready.to_send())
             if done:
                 return ready
-            received = await loop.sock_recv(connection, _CHUNK)
-            if not received:
-                raise ConnectionResetError("the peer went away")
-            ready.received(received)
 
 
 class Ready:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -23,11 +23,13 @@ class Crowd:
         self._pool = ThreadPoolExecutor(max_workers=16)
         self._count = 0
 
-    def join(self, name: str, priority: Priority, timeout: float = 10) -> Future[None]:
+    def join(
+        self, name: str, priority: Priority, timeout: float = 10, ahead: Callable[[], None] | None = None
+    ) -> Future[None]:
         """Returns when that caller waits."""
 
         def call() -> None:
-            with self.turns.take(priority, timeout):
+            with self.turns.take(priority, timeout, ahead):
                 self.order.append(name)
 
         self._count += 1
@@ -126,3 +128,19 @@ def test_many_threads_are_never_in_at_once() -> None:
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         list(pool.map(call, range(4000)))
+
+
+def test_what_belongs_to_a_turn_is_begun_by_whoever_had_the_turn_before(turns: Turns, crowd: Crowd) -> None:
+    begun_by: list[str] = []
+
+    def ahead() -> None:
+        begun_by.append(threading.current_thread().name)
+
+    with turns.take(Priority.HANDSHAKE, 1, ahead):
+        assert begun_by == []  # nobody had it
+        gone = crowd.join("gone", Priority.HANDSHAKE, 0.05, ahead)
+        with pytest.raises(TokenTimeout):
+            gone.result(5)
+        waiting = crowd.join("waiting", Priority.HANDSHAKE, ahead=ahead)
+    waiting.result(5)
+    assert begun_by == [threading.current_thread().name]
