@@ -102,19 +102,7 @@ async def _handshakes(make_context: Callable[[], ssl.SSLContext]) -> float:
 
 
 def _client(port: int) -> subprocess.Popen[bytes]:
-    command = [
-        "nice",
-        "-n",
-        "10",
-        "openssl",
-        "s_time",
-        "-connect",
-        f"127.0.0.1:{port}",
-        "-new",
-        "-tls1_3",
-        "-time",
-        "60",
-    ]
+    command = ["nice", "openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-new", "-tls1_3", "-time", "60"]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
 

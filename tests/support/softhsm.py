@@ -23,6 +23,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,9 +120,13 @@ def softhsm(softhsm_template: SoftHsm, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def finalize(module: Path = MODULE) -> None:
-    """Leave nothing of the module initialised in this process, so that its configuration is read anew."""
-    lib = pkcs11.lib(str(module))
-    lib.finalize()
+    """Leave nothing of the module initialised in this process, so that its configuration is read anew.
+
+    In a thread of its own: what SoftHSM leaves in OpenSSL's error queue would be taken there for a fault of the ``ssl``
+    module's next call.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: pkcs11.lib(str(module)).finalize()).result()
 
 
 def in_terminal(command: list[str], env: Mapping[str, str], pin: str, timeout: float) -> str:
