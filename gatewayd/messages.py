@@ -59,6 +59,7 @@ EVENTS: Final = MappingProxyType(
             "A new configuration was read",
             "What could not be taken up, or why it was refused: 'gatewayctl status'.",
         ),
+        "hardware bound": ("A device is bound to a piece of hardware by its manufacturer's certificate", _LOOK),
         "backup": ("The database was backed up", _NOTHING),
         "restored": (
             "The database was restored from a backup",
@@ -78,6 +79,10 @@ EVENTS: Final = MappingProxyType(
         "code-out": ("A code for new hardware was made", "Give it to the new hardware before it expires."),
         "shut-out": ("The old certificates of a device are shut out", "The new hardware may enroll now."),
         "pinned": ("The hub lets in the new certificate of a device and no other", _NOTHING),
+        "pin": (
+            "The pin that keeps a device's old certificates out of the hub was looked at",
+            "If it failed, somebody has changed the identity in the hub: 'gatewayctl device show @DEVICE_ID@'.",
+        ),
         "pin-lifted": ("The hub lets in any certificate of its CA for a device again", _NOTHING),
         "exported": ("The gateway was exported", "Keep the file elsewhere: 'gatewayctl adopt' takes it."),
         "adopted": ("This hardware takes the place of another", "It goes on by itself: 'gatewayctl status'."),
@@ -109,7 +114,6 @@ LIFE: Final = MappingProxyType(
     {
         "ready": ("gatewayd serves", _NOTHING),
         "stopping": ("gatewayd stops", "What is under way is written down and goes on at the next start."),
-        "reloaded": ("gatewayd has read its configuration again", _NOTHING),
         "defect": (
             "gatewayd met something unexpected",
             "It goes on or is started again by itself. Report it with the journal of the minute it happened in.",

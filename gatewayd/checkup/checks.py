@@ -61,11 +61,12 @@ async def network(settings: Settings, tls: ssl.SSLContext) -> list[Finding]:
     asked = endpoints(settings)
     contacts = await asyncio.gather(*(probes.contact(each.host, each.port, tls) for each in asked))
     has_bundle = settings.trust.bundle is not None
-    return [
+    found = [
         finding
         for endpoint, contact in zip(asked, contacts, strict=True)
         for finding in doctor.peer(endpoint, contact, has_bundle=has_bundle)
     ]
+    return list(dict.fromkeys(found))  # a name that several peers have is said to be fine once
 
 
 def disk(settings: Settings) -> list[Finding]:
@@ -100,6 +101,16 @@ def permissions(
         remedy = f"'install -d -o {owner} {export}', and ReadWritePaths={export} in a drop-in of the unit."
         found.append(Finding(Area.PERMISSIONS, "export directory", Verdict.PROBLEM, what, remedy))
     return found
+
+
+def metrics(settings: Settings) -> list[Finding]:
+    """For the daemon alone: its runtime directory is there while it runs."""
+    socket = settings.metrics.address()
+    if not isinstance(socket, Path) or os.access(socket.parent, os.W_OK):
+        return []
+    what = f"The metrics' socket cannot be made in {socket.parent}."
+    remedy = "The unit lets it be made in /run/gatewayd: [metrics] listen = '/run/gatewayd/metrics.sock'."
+    return [Finding(Area.PERMISSIONS, "metrics", Verdict.PROBLEM, what, remedy)]
 
 
 def _file(check: str, path: Path, judge: Callable[[FileFacts | None], Finding]) -> Finding:

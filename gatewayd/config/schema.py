@@ -313,8 +313,10 @@ class MetricsSettings:
     """Where GET /metrics is answered: a UNIX socket by its absolute path, for the daemon's user and group, or a
     loopback address with its port, such as "127.0.0.1:9464". Empty: nowhere, and nothing is measured."""
 
-    def address(self) -> Path | tuple[str, int]:
-        """Of what the check has let through."""
+    def address(self) -> Path | tuple[str, int] | None:
+        """None where they are off."""
+        if not self.listen:
+            return None
         if self.listen.startswith("/"):
             return Path(self.listen)
         host, _, port = self.listen.rpartition(":")

@@ -48,7 +48,7 @@ def command(app: App, config: str) -> None:
         found.append(_daemon(error))
         if settings is not None:
             found += asyncio.run(_outside(settings))
-        found += _unseen(settings is not None)
+        found += _unseen(settings is not None, error)
         seen = [_data(each, "gatewayctl") for each in found]
     order = [str(each) for each in Area]
     seen.sort(key=lambda each: order.index(each["area"]))
@@ -109,8 +109,10 @@ async def _outside(settings: Settings) -> list[Finding]:
     return found + await checks.network(settings, tls)
 
 
-def _unseen(configured: bool) -> list[Finding]:
+def _unseen(configured: bool, error: GatewayError) -> list[Finding]:
     start = "It is checked once gatewayd runs: 'systemctl start gatewayd'."
+    if not isinstance(error, DaemonUnreachable):
+        start = error.remedy
     unseen = [
         doctor.unknown(Area.TOKEN, "token", "Whether the token works only the daemon can tell.", start),
         doctor.unknown(Area.HUB, "link", "Whether the hub lets the gateway in only the daemon can tell.", start),

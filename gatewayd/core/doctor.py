@@ -198,15 +198,15 @@ class Contact:
 
 def peer(it: Endpoint, contact: Contact, *, has_bundle: bool) -> list[Finding]:
     """Of its name, and of the way to it."""
-    where = f"{it.name} ({it.host}:{it.port})"
-    name = Finding(Area.NAMES, it.name, Verdict.FINE, f"{it.host} resolves.")
+    where = f"{it.host}:{it.port}"
+    name = Finding(Area.NAMES, it.host, Verdict.FINE, "It resolves.")
     match contact.how:
         case Reached.TRUSTED:
             return [name, Finding(it.area, it.name, Verdict.FINE, f"{where} answers and is trusted.")]
         case Reached.UNRESOLVED:
-            what = f"{it.host} does not resolve: {contact.detail}."
+            what = f"It does not resolve ({it.name}): {contact.detail}."
             remedy = f"Check DNS ('getent hosts {it.host}', 'resolvectl status') and {it.setting}."
-            return [Finding(Area.NAMES, it.name, Verdict.PROBLEM, what, remedy)]
+            return [Finding(Area.NAMES, it.host, Verdict.PROBLEM, what, remedy)]
         case Reached.TIMEOUT:
             what = f"{where} did not answer within {contact.within:g} s."
             remedy = f"Check the route and the firewall: outgoing TCP to port {it.port}."

@@ -29,6 +29,8 @@ _LIMIT: Final = 20.0
 """Seconds for one check, whatever becomes of it."""
 _CLOCK: Final = "ClockWrong"
 _AREAS: Final = (
+    ("Reload", Area.CONFIGURATION),
+    ("Restart", Area.CONFIGURATION),
     ("Token", Area.TOKEN),
     ("Pin", Area.TOKEN),
     ("Key", Area.TOKEN),
@@ -101,7 +103,7 @@ class Doctor:
             owner = pwd.getpwuid(uid).pw_name
         except KeyError:
             owner = str(uid)
-        return checks.permissions(self._settings, uid=uid, owner=owner)
+        return checks.permissions(self._settings, uid=uid, owner=owner) + checks.metrics(self._settings)
 
     async def _known(self) -> list[Finding]:
         """What status knows, and what waits for a person."""

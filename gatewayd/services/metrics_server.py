@@ -44,6 +44,7 @@ class MetricsServer:
 
     async def _listen(self, runner: web.AppRunner) -> None:
         address = self._settings.address()
+        assert address is not None
         while True:
             try:
                 if isinstance(address, Path):

@@ -143,3 +143,10 @@ def test_every_anchor_that_ends_soon_is_named_and_the_first_in_any_case(tmp_path
 @pytest.mark.parametrize("name", ["root", "no-such-user-here"])
 def test_a_user_is_known_or_not(name: str) -> None:
     assert probes.uid_of(name) == (0 if name == "root" else None)
+
+
+def test_where_the_metrics_socket_is_to_be(tmp_path: Path) -> None:
+    assert checks.metrics(settings(tmp_path)) == []
+    assert checks.metrics(settings(tmp_path, f'[metrics]\nlisten = "{tmp_path / "m.sock"}"')) == []
+    (wrong,) = checks.metrics(settings(tmp_path, f'[metrics]\nlisten = "{tmp_path / "no" / "m.sock"}"'))
+    assert (wrong.area, wrong.verdict) == (Area.PERMISSIONS, Verdict.PROBLEM)

@@ -115,3 +115,33 @@ def test_a_qr_is_drawn_whole_and_dark_on_light() -> None:
     assert rows[: len(modules)] == modules
     assert not any(map(any, rows[len(modules) :]))
     assert str(drawn.style) == "#000000 on #ffffff"
+
+
+async def test_status_is_one_screen_however_much_there_is() -> None:
+    operations = FakeOperations()
+    complete = [revocation(f"done-{number}", 5) for number in range(10)]
+    operations.revocations = [revocation(f"leaf-{number}", 1) for number in range(100)] + complete
+    operations.waiting = [
+        {"what": f"{number} is over", "error": "CertificateExpired", "remedy": f"'gatewayctl device code {number}'"}
+        for number in range(30)
+    ]
+    lines = shown(render.status(await operations.status())).splitlines()
+    assert len(lines) < 75
+    assert sum("refused here" in line for line in lines) == 3
+    assert "  and 20 more: 'gatewayctl status --json'" in lines
+    assert "  and 90 more: 'gatewayctl status --json'" in lines
+    assert any("leaf-9" in line and "not yet revoked at the CA" in line for line in lines)
+    assert sum("complete" in line for line in lines) == 3
+    assert "'gatewayctl doctor'" in lines[-1]  # one of the revocation sources has failed
+
+
+def test_what_the_doctor_finds_has_a_mark_and_what_to_do() -> None:
+    found = [
+        {"area": "disk", "check": "space", "verdict": "problem", "what": "3 MB\x1b are free.", "remedy": "Make room."},
+        {"area": "token", "check": "token", "verdict": "fine", "what": "It works."},
+    ]
+    lines = shown(render.findings(found)).splitlines()
+    assert lines[0].startswith("✗ disk")
+    assert "\x1b" not in lines[0]
+    assert lines[1].strip() == "→ Make room."
+    assert lines[-1] == "1 fine · 1 wrong"

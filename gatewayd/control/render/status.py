@@ -14,19 +14,56 @@ from ..base import Data
 from .device import certificate, revocation, trouble
 from .drawing import coloured, joined, plain, two_columns
 
+_WAITING = 10
+_OPEN, _OPEN_SHORT, _CLOSED = 3, 7, 3
+"""How many revocations are shown with every milestone, how many more that are open in a line each, and how many of
+those that are complete."""
+
 
 def status(data: Data) -> RenderableType:
-    """One screen."""
+    """One screen, whatever happens: what there is more of is counted."""
     now = words.moment(data["clock"]["now"]) if "now" in data["clock"] else datetime.now(UTC)
     grid = two_columns()
     for label, value in _facts(data, now):
         grid.add_row(Text(label, style="bold"), value)
     parts: list[RenderableType] = [grid]
     if data["waiting"]:
-        parts += [Text("\nWaiting for a person", style="bold red"), *map(_waiting, data["waiting"])]
+        parts += [Text("\nWaiting for a person", style="bold red"), *map(_waiting, data["waiting"][:_WAITING])]
+        parts += _more(len(data["waiting"]) - _WAITING)
     if data["revocations"]:
-        parts += [Text("\nRevocations", style="bold"), *(revocation(each) for each in data["revocations"])]
+        parts += [Text("\nRevocations", style="bold"), *_revocations(data["revocations"])]
+    if _is_troubled(data):
+        parts.append(Text("\n'gatewayctl doctor' looks at all of it now, and says what to do.", style="bold"))
     return Group(*parts)
+
+
+def _is_troubled(data: Data) -> bool:
+    """Whether something failed that is not said to wait for a person."""
+    peers = (data["issuer"], data["hub"]["registry"], *data["revocation_sources"])
+    return (
+        any("last_error" in each for each in peers)
+        or data["token"]["state"] != "ready"
+        or data["hub"]["state"] in ("refused", "unreachable")
+    )
+
+
+def _revocations(items: list[Data]) -> Iterator[RenderableType]:
+    open_, closed = ([each for each in items if each.get("open", True) is state] for state in (True, False))
+    yield from (revocation(each) for each in open_[:_OPEN])
+    yield from (_in_a_line(each) for each in (*open_[_OPEN : _OPEN + _OPEN_SHORT], *closed[:_CLOSED]))
+    yield from _more(len(open_) - _OPEN - _OPEN_SHORT)
+
+
+def _in_a_line(item: Data) -> RenderableType:
+    missing = next((each["name"] for each in item["milestones"] if "done_at" not in each), None)
+    stands = Text(f"not yet {words.step(missing)}", style="yellow") if missing else Text("complete", style="green")
+    known = f"known {words.local(item['known_at'])}"
+    line = joined(plain(item["device_id"], "bold"), plain(f"serial {item['serial']}"), plain(known), stands)
+    return Padding(line, (0, 0, 0, 2), expand=False)
+
+
+def _more(count: int) -> list[RenderableType]:
+    return [Text(f"  and {count} more: 'gatewayctl status --json'", style="dim")] if count > 0 else []
 
 
 def clock(data: Data) -> Text:
@@ -46,9 +83,11 @@ def _facts(data: Data, now: datetime) -> Iterator[tuple[str, Text]]:
     yield "certificate", certificate(gateway, now)
     if "last_error" in gateway:
         yield "", trouble(gateway)
-    yield "token", joined(coloured(token["state"]), plain(token.get("label", "")), plain(token.get("model", "")))
+    yield "token", _token(token)
     if token.get("detail"):
         yield "", plain(token["detail"], "red")
+    if "registrar_token" in data:
+        yield "registrar's", _token(data["registrar_token"])
     yield "clock", clock(data["clock"])
     yield "CA", joined(plain(issuer["name"]), plain(issuer.get("url", "")), _success(issuer, now))
     if "last_error" in issuer:
@@ -81,6 +120,10 @@ def _facts(data: Data, now: datetime) -> Iterator[tuple[str, Text]]:
         joined(Text(str(count)), coloured(state), separator=" ") for state, count in data["devices"].items() if count
     ]
     yield "leaf devices", joined(*counts) if counts else Text("none yet: 'gatewayctl device add'")
+
+
+def _token(item: Data) -> Text:
+    return joined(coloured(item["state"]), plain(item.get("label", "")), plain(item.get("model", "")))
 
 
 def _source(item: Data, now: datetime) -> Text:
