@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,7 +28,31 @@ _DIGEST_INFO: Final = {
 }
 
 
-class TokenEcKey(ec.EllipticCurvePrivateKey):
+class _StaysInside:
+    """A private key that signs where it is, and is neither read, copied nor pickled."""
+
+    def private_numbers(self) -> NoReturn:
+        raise _stays_inside()
+
+    def private_bytes(
+        self,
+        encoding: serialization.Encoding,
+        format: serialization.PrivateFormat,
+        encryption_algorithm: serialization.KeySerializationEncryption,
+    ) -> NoReturn:
+        raise _stays_inside()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise _stays_inside()
+
+
+class TokenEcKey(_StaysInside, ec.EllipticCurvePrivateKey):
     """An EC private key in the token."""
 
     def __init__(self, public_key: ec.EllipticCurvePublicKey, sign: Sign) -> None:
@@ -63,31 +87,11 @@ class TokenEcKey(ec.EllipticCurvePrivateKey):
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> NoReturn:
         raise _stays_inside()
 
-    def private_numbers(self) -> NoReturn:
-        raise _stays_inside()
-
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> NoReturn:
-        raise _stays_inside()
-
-    def __copy__(self) -> TokenEcKey:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> TokenEcKey:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise _stays_inside()
-
     def __repr__(self) -> str:
         return f"<EC key in the token, {self.curve.name}>"
 
 
-class TokenRsaKey(rsa.RSAPrivateKey):
+class TokenRsaKey(_StaysInside, rsa.RSAPrivateKey):
     """An RSA private key in the token."""
 
     def __init__(self, public_key: rsa.RSAPublicKey, sign: Sign) -> None:
@@ -124,26 +128,6 @@ class TokenRsaKey(rsa.RSAPrivateKey):
 
     def decrypt(self, ciphertext: bytes, padding: padding.AsymmetricPadding) -> NoReturn:
         raise UnsupportedAlgorithm("keys in the token only sign")
-
-    def private_numbers(self) -> NoReturn:
-        raise _stays_inside()
-
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> NoReturn:
-        raise _stays_inside()
-
-    def __copy__(self) -> TokenRsaKey:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> TokenRsaKey:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise _stays_inside()
 
     def __repr__(self) -> str:
         return f"<RSA key in the token, {self.key_size} bits>"
