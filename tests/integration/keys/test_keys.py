@@ -27,14 +27,24 @@ from .support import ECDSA
 
 
 @on_both_tokens
-@pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
+async def test_keys_of_each_algorithm_are_made_and_found(keys: Pkcs11KeyStore) -> None:
+    for algorithm in KeyAlgorithm:
+        key_id = algorithm.encode()
+        public_key = await keys.generate(key_id, "a key", algorithm)
+        assert public_key.key_size == int(algorithm.rpartition("-")[2].removeprefix("p"))
+        assert await keys.generate(key_id, "a key", algorithm) == public_key
+        assert await keys.find(public_key) == KeyRef(key_id, algorithm)
+    made = [each for each in await keys.objects() if each.kind == "private-key"]
+    assert {each.algorithm for each in made} == set(KeyAlgorithm)
+    assert {(each.sensitive, each.extractable, each.local) for each in made} == {(True, False, True)}
+
+
+@on_both_tokens
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.EC_P256, KeyAlgorithm.RSA_2048])
 async def test_a_key_is_made_in_the_token_and_cannot_leave_it(
     keys: Pkcs11KeyStore, token: Token, algorithm: KeyAlgorithm
 ) -> None:
-    public_key = await keys.generate(b"\x01\x02", "gw-1 generation 1", algorithm)
-    assert public_key.key_size == int(algorithm.rpartition("-")[2].removeprefix("p"))
-    assert await keys.generate(b"\x01\x02", "gw-1 generation 1", algorithm) == public_key
-    assert await keys.find(public_key) == KeyRef(b"\x01\x02", algorithm)
+    await keys.generate(b"\x01\x02", "gw-1 generation 1", algorithm)
     (private,) = [each for each in await keys.objects() if each.kind == "private-key"]
     assert (private.label, private.algorithm) == ("gw-1 generation 1", algorithm)
     assert (private.sensitive, private.extractable, private.local) == (True, False, True)
