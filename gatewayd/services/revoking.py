@@ -62,7 +62,28 @@ def revoke_device(
             entries.append(JournalEntry(now, device_id, who, str(Milestone.REFUSED_HERE), "done", words, serial=serial))
     for entry in entries:
         tx.journal.append(entry)
-    return entries
+    return entries + _revoke_expired(tx, device_id, reason, who, now, tell)
+
+
+def _revoke_expired(
+    tx: Tx, device_id: str, reason: RevocationReason, who: str, now: datetime, tell: bool
+) -> list[JournalEntry]:
+    """Where all of a device's certificates have expired, the last one stands for it: the CA has nothing to revoke any
+    more, but the hub's identity is to be disabled all the same."""
+    made = [each for each in tx.credentials.all(device_id) if each.not_after is not None]
+    if not made or any(each.not_after is not None and each.not_after > now for each in made):
+        return []
+    last = made[-1]
+    if last.state is CredentialState.REVOKED or last.state in lifecycle.IN_PROGRESS:
+        return []
+    state, _ = lifecycle.step(last.state, Event.REVOKED)
+    tx.credentials.put(replace(last, state=state, updated_at=now, renew_at=None, next_attempt_at=None))
+    if not add_revocation(tx, last, reason, who, now, tell=tell):
+        return []
+    words = f"serial {last.serial}, which has expired"
+    entry = JournalEntry(now, device_id, who, str(Milestone.REFUSED_HERE), "done", words)
+    tx.journal.append(entry)
+    return [entry, *revoked_at_ca(tx, last, "it has expired: there is nothing to revoke", who, now)]
 
 
 def revoke_certificate(

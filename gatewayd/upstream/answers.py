@@ -138,6 +138,9 @@ class Answers:
     def get(self, kind: str, device_id: str, serial: str) -> Answer | None:
         return self._answers.get(key_of(kind, device_id, serial))
 
+    def keep(self, answer: Answer) -> None:
+        self._answers[answer.key] = answer
+
     def forget(self, answer: Answer) -> None:
         self._answers.pop(answer.key, None)
 

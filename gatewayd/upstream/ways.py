@@ -169,6 +169,11 @@ class ReportWay:
         if order.own_end:
             return await self._watch_own_end(order)
         answer = self._answers.get(report.REVOCATION, order.device_id, order.serial)
+        if answer is not None and answer.status is Status.STALE:
+            # It has expired meanwhile, so that the hub lets it in no more; but it is the device that is to be disabled.
+            body = dict(order.report)
+            answer = await self._bring_about(report.REVOCATION, order.device_id, order.serial, body, answer.etag)
+            self._answers.keep(answer)
         if answer is not None and answer.status in CLOSED:
             return _evidence(answer)
         if answer is not None:
@@ -210,10 +215,11 @@ class ReportWay:
     async def unpin(self, device_id: str, ours: frozenset[str]) -> str:
         return _evidence(await self._bring_about(report.UNPIN, device_id, "", report.unpin_report(device_id, ours)))
 
-    async def _bring_about(self, kind: str, device_id: str, serial: str, body: dict[str, Any]) -> Answer:
+    async def _bring_about(
+        self, kind: str, device_id: str, serial: str, body: dict[str, Any], etag: str = ""
+    ) -> Answer:
         """Ask for a change of the identity as it is now, known by its etag, so that a message that comes late or twice
         changes nothing. The first time the etag is not known, and the answer tells it."""
-        etag = ""
         for _ in range(_ETAGS_TRIED):
             answer = await self._ask(kind, device_id, serial, body, etag)
             if answer.status is not Status.STALE:
@@ -223,6 +229,8 @@ class ReportWay:
 
     async def _ask(self, kind: str, device_id: str, serial: str, body: dict[str, Any], etag: str) -> Answer:
         message_id = f"{kind}:{device_id}:{serial}:{hashlib.sha256(etag.encode()).hexdigest()[:8]}"
+        if (known := self._answers.get(kind, device_id, serial)) is not None:
+            self._answers.forget(known)  # to an earlier question
         await self._link.send({**body, "etag": etag}, message_id=message_id, kind=kind)
         answer = await self._answers.wait(kind, device_id, serial, min(self._deadline, _PATIENCE))
         if answer is None:

@@ -9,7 +9,7 @@ import pytest
 
 from gatewayd.lab.demo.stage import Stage
 from tests.e2e.support import gateway, identity, show
-from tests.e2e.test_replacement import ACCEPTED, REFUSED, connack, hardware, in_service, replace
+from tests.e2e.test_replacement import ACCEPTED, REFUSED, connack, hardware, in_service, reaches, replace
 
 ATTEMPTS = 3
 """Of the stand-in's link, a second apart."""
@@ -54,7 +54,9 @@ def test_when_the_link_has_failed_the_other_way_is_gone_after_the_deadline(stage
 def test_the_link_does_not_hit_the_new_hardware(stage: Stage) -> None:
     old = in_service(stage, "leaf-3")
     new = hardware(stage, "leaf-3", "new")
-    new.enroll(replace(stage, "leaf-3"))
+    code = replace(stage, "leaf-3")
+    reaches(stage, "leaf-3", "awaiting")
+    new.enroll(code)
     assert connack(stage, new) == ACCEPTED
     assert connack(stage, old) == REFUSED
     new.reenroll()  # what is superseded is not revoked, or the link would disable a healthy device

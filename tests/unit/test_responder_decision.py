@@ -144,7 +144,9 @@ def test_what_is_shut_out_already_is_left_alone(device: HubIdentity | None, stat
 
 def test_a_report_that_comes_when_its_certificate_has_expired_harms_nobody() -> None:
     late = NOW + timedelta(days=32)
-    assert judge(REQUEST, GATEWAY, LEAF, late).status is Status.SHUT_OUT
+    assert judge(REQUEST, GATEWAY, LEAF, late) == Verdict(Act.ANSWER, Status.STALE, "the certificate has expired")
+    assert judge(asked(etag="e0"), GATEWAY, LEAF, late).status is Status.STALE
+    assert judge(asked(etag="e1"), GATEWAY, LEAF, late).act is Act.DISABLE  # asked for this very version
     assert judge(asked(not_after=None), GATEWAY, LEAF, late).act is Act.DISABLE
 
 

@@ -172,12 +172,6 @@ async def test_every_certificate_that_still_works_is_revoked_and_no_other(plant:
     assert len(await plant.all_revocations(LEAF)) == 2
     assert set(plant.issuer.revoked) == {each.serial for each in await plant.credentials(LEAF)}
 
-    await plant.enrollments.enroll(request(await plant.add_leaf("leaf-2"), device_id="leaf-2"))
-    await plant.pass_time(days=31)
-    await plant.revoke("leaf-2")
-    await plant.settle()
-    assert not await plant.all_revocations("leaf-2")
-
 
 async def test_a_watching_administrator_sees_each_milestone_and_the_end(plant: Plant) -> None:
     seen: list[tuple[str, str]] = []
@@ -231,3 +225,26 @@ async def test_a_report_that_cannot_go_out_does_not_put_off_what_is_due_meanwhil
     assert again is not None
     wait = await plant.revocations.round()
     assert wait <= max((again - plant.clock.now()).total_seconds(), 0.1)
+
+
+async def test_a_device_whose_certificates_have_all_expired_is_disabled_all_the_same(plant: Plant) -> None:
+    await plant.pass_time(days=31)
+    await plant.revoke()
+    await plant.settle()
+    revocation = await the_one(plant)
+    assert is_closed(revocation)
+    assert "expired" in str(revocation.progress[Milestone.REVOKED_AT_CA].evidence)
+    assert plant.issuer.revoked == {}
+    assert plant.registry.enabled(LEAF) is False
+    await plant.revoke()
+    assert len(await plant.all_revocations(LEAF)) == 1
+
+
+async def test_such_a_device_is_replaced_as_any_other(plant: Plant) -> None:
+    await plant.pass_time(days=31)
+    code = await plant.replace()
+    await plant.settle()
+    assert plant.registry.enabled(LEAF) is False
+    await plant.enrollments.enroll(request(code))
+    assert (await plant.device(LEAF)).state is DeviceState.ACTIVE
+    assert plant.registry.enabled(LEAF) is True

@@ -10,8 +10,8 @@ issued for this name and has not revoked, and each that it replaces is revoked a
 pin of the rightful certificate, or nothing.
 
 The rule of harm: a revoked certificate must not get in, and a healthy device must not be shut out. A report may come
-late, again, or years after the device was given new hardware; so nothing is done where the certificate that it names
-does not open the identity any more.
+late, again, or years after the device was given new hardware; so nothing is done where the identity is pinned to others
+than the certificate that it names, and one about a certificate that has expired counts for one version of the identity.
 """
 
 from __future__ import annotations
@@ -141,8 +141,9 @@ def pin_of(request: Request) -> Pinning:
 def _revocation(request: Request, device: HubIdentity, now: datetime) -> Verdict:
     if not device.enabled:
         return Verdict(Act.ANSWER, Status.DISABLED)
-    if request.not_after is not None and request.not_after + _SKEW < now:
-        return Verdict(Act.ANSWER, Status.SHUT_OUT, "the certificate has expired")
     if not device.lets_in(request.thumbprint):
         return Verdict(Act.ANSWER, Status.SHUT_OUT, "the identity is pinned to another certificate")
+    expired = request.not_after is not None and request.not_after + _SKEW < now
+    if expired and request.etag != device.etag:
+        return Verdict(Act.ANSWER, Status.STALE, "the certificate has expired")
     return Verdict(Act.DISABLE)

@@ -50,7 +50,7 @@ class Request:
     """Of PIN: what is to be let in, primary and secondary; of UNPIN: what the gateway has pinned it to."""
     enable: bool = False
     etag: str = ""
-    """Of PIN and UNPIN: the version of the identity that is meant."""
+    """The version of the identity that is meant: of PIN, UNPIN, and a REVOCATION of what has expired."""
     certificate: bytes | None = None
     """DER: the revoked one; of PIN, the one to be let in, where it has to be shown."""
     replaced: tuple[bytes, ...] = ()
@@ -87,7 +87,10 @@ def read(system: Mapping[str, Any], body: Any) -> Request:
         reason=reason if isinstance(reason, str) else "unspecified",
         certificate=_bytes(body.get("certificate")),
     )
-    return replace(request, **_pin(body, speaker)) if kind in (report.PIN, report.UNPIN) else request
+    if kind in (report.PIN, report.UNPIN):
+        return replace(request, **_pin(body, speaker))
+    etag = body.get("etag")
+    return replace(request, etag=etag) if isinstance(etag, str) else request
 
 
 def _pin(body: Mapping[str, Any], speaker: str) -> dict[str, Any]:
