@@ -82,8 +82,6 @@ EVENTS: Final = MappingProxyType(
         "pin": (
             "The pin that keeps a device's old certificates out of the hub was looked at",
             "If it failed, somebody has changed the identity in the hub: 'gatewayctl device show @DEVICE_ID@'.",
-            "Somebody has taken the pin of a device away in the hub, or it is there again",
-            "While it is gone, what was revoked under the device's name may be let in: gatewayctl status.",
         ),
         "pin-lifted": ("The hub lets in any certificate of its CA for a device again", _NOTHING),
         "exported": ("The gateway was exported", "Keep the file elsewhere: 'gatewayctl adopt' takes it."),
