@@ -98,6 +98,8 @@ EVENTS: Final = MappingProxyType(
         "hook": ("A hook of gatewayd.toml was run", "A hook that failed is tried again: 'gatewayctl status'."),
         "token unlocked": ("The token was given its PIN", "Correct the PIN where gatewayd reads it at its start, too."),
         "token initialised": ("A token was made", "Put its PIN where gatewayd reads it at its start."),
+        "key attested": ("The TPM was asked to attest the gateway's key", _NOTHING),
+        "credential challenge answered": ("The TPM was asked to answer a credential challenge", _NOTHING),
         "page opened": ("A link to the technician's page was made", "'gatewayctl page close' makes it void."),
         "page entered": ("A technician's phone has opened the page", "'gatewayctl page close' ends its session."),
         "page closed": ("The technician's page was closed", _NOTHING),
