@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,6 +103,11 @@ def as_json(command: F) -> F:
 
 
 no_wait = click.option("--no-wait", is_flag=True, help="Print the job's D-Bus path and do not wait for its end.")
+
+
+def one_of(kind: type[StrEnum]) -> click.Choice[str]:
+    """One of its values: given the members, Click would go by their names."""
+    return click.Choice([each.value for each in kind])
 
 
 def rendering() -> Any:

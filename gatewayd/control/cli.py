@@ -14,7 +14,7 @@ from .. import __version__
 from ..core.model import KeyAlgorithm, RevocationReason
 from ..errors import GatewayError, Internal, InvalidArgument
 from . import arguments, words
-from .app import INTERRUPTED, App, as_json, no_wait, read, rendering, variants
+from .app import INTERRUPTED, App, as_json, no_wait, one_of, read, rendering, variants
 from .cli_attest import attest
 from .cli_audit import audit
 from .cli_device import device
@@ -74,9 +74,7 @@ def bootstrap(app: App, token_file: str | None, certificate: str | None, no_wait
 
 @cli.command()
 @click.argument("device_id", metavar="[ID]", default="", shell_complete=device_ids)
-@click.option(
-    "--key", "key_algorithm", type=click.Choice([each.value for each in KeyAlgorithm]), help="Algorithm of the new key."
-)
+@click.option("--key", "key_algorithm", type=one_of(KeyAlgorithm), help="Algorithm of the new key.")
 @no_wait
 @as_json
 @click.pass_obj
@@ -91,7 +89,7 @@ def renew(app: App, device_id: str, key_algorithm: str | None, no_wait: bool) ->
 @click.option(
     "--reason",
     required=True,
-    type=click.Choice([each.value for each in RevocationReason]),
+    type=one_of(RevocationReason),
     help="CRLReason of RFC 5280, 5.3.1.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")

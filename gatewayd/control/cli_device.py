@@ -10,7 +10,7 @@ from ..core.listing import HubState, Order, Shown
 from ..core.model import DeviceKind, RevocationReason
 from ..errors import InvalidArgument
 from . import arguments, words
-from .app import App, as_json, no_wait, rendering, variants
+from .app import App, as_json, no_wait, one_of, rendering, variants
 from .cli_hardware import bind, hardware, hardware_options
 from .completion import device_ids
 
@@ -64,11 +64,11 @@ def device_code(app: App, device_id: str, code_lifetime: str | None) -> None:
 
 @device.command("list")
 @click.argument("pattern", metavar="[PATTERN]", default="*", shell_complete=device_ids)
-@click.option("--state", "states", multiple=True, type=click.Choice([*Shown]), help="In this state; may be repeated.")
-@click.option("--hub", "hub_states", multiple=True, type=click.Choice([*HubState]), help="In this state in the hub.")
-@click.option("--kind", type=click.Choice([*DeviceKind]), help="Gateway or leaf.")
+@click.option("--state", "states", multiple=True, type=one_of(Shown), help="In this state; may be repeated.")
+@click.option("--hub", "hub_states", multiple=True, type=one_of(HubState), help="In this state in the hub.")
+@click.option("--kind", type=one_of(DeviceKind), help="Gateway or leaf.")
 @click.option("--expiring", metavar="TIME", help="Whose certificate ends within TIME (30m, 2h, 7d), or has ended.")
-@click.option("--sort", type=click.Choice([*Order]), help="By id (unless given), by expiry or by state.")
+@click.option("--sort", type=one_of(Order), help="By id (unless given), by expiry or by state.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N.")
 @as_json
 @click.pass_obj
@@ -111,7 +111,7 @@ def device_show(app: App, device_id: str) -> None:
 @click.argument("device_id", metavar="ID", shell_complete=device_ids)
 @click.option(
     "--reason",
-    type=click.Choice([each.value for each in RevocationReason]),
+    type=one_of(RevocationReason),
     help="Why the old certificates are revoked, if not because new hardware supersedes them.",
 )
 @click.option("--cancel", is_flag=True, help="Give a replacement up that is not finished; the device stays revoked.")

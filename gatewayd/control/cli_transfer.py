@@ -10,7 +10,7 @@ import click
 from ..core.model import RevocationReason
 from ..errors import InvalidArgument
 from . import arguments, words
-from .app import App, as_json, read, variants
+from .app import App, as_json, one_of, read, variants
 
 
 @click.command()
@@ -43,7 +43,7 @@ def export(app: App, file: str) -> None:
 @click.argument("file", metavar="FILE")
 @click.option(
     "--reason",
-    type=click.Choice([each.value for each in RevocationReason]),
+    type=one_of(RevocationReason),
     help="Why the old hardware's certificates are revoked, if not because new hardware supersedes them.",
 )
 @click.option("--max-age", metavar="TIME", help="How old the export may be; a day, if nothing is said.")

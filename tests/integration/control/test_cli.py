@@ -95,6 +95,7 @@ def test_a_device_from_its_code_to_its_revocation(ctl: Ctl) -> None:
     (listed,) = [each for each in json.loads(ctl("device", "list", "--json")[0]) if each["device_id"] == "leaf-1"]
     assert listed["sans"] == ["dns:leaf-1.example"]
     assert "leaf-1" in ctl("device", "list")[0]
+    ctl("device", "list", "leaf-*", "--state", "new", "--hub", "absent", "--kind", "leaf", "--sort", "expiry")
     assert "dns:leaf-1.example" in ctl("device", "show", "leaf-1")[0]
     out, _ = ctl("revoke", "leaf-1", "--reason", "keyCompromise", "--yes")
     lines = out.splitlines()
