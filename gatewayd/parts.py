@@ -293,6 +293,7 @@ class Parts:
             events=self.events,
             registrar=self.registrar,
             gateway_id=self.id,
+            signed=self.twin.ring,
         )
         technicians = Technicians(
             store=self.store,

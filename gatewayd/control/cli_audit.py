@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from .base import Data
+
+
+_MAX_HEAD = 256 * 1024
+"""Characters; a twin is shorter."""
 
 
 @click.group()
@@ -31,22 +36,29 @@ def audit() -> None:
     metavar="FILE",
     help="The registrar's certificate (PEM), as it was uploaded to Entra; with --database.",
 )
+@click.option("--head", metavar="FILE", help="A head that was published earlier: the gateway's twin, as JSON.")
 @as_json
 @click.pass_obj
-def verify(app: App, database: str | None, certificates: tuple[str, ...]) -> None:
+def verify(app: App, database: str | None, certificates: tuple[str, ...], head: str | None) -> None:
     """Verify every record of the audit trail, and the heads that the token has signed.
 
     Says which record was changed, is missing or was moved; the exit status is 65 then.
+
+    Whoever can write to the file can cut off its end, and the heads behind it. Therefore the newest head is published
+    in the gateway's twin in the hub (reported property gatewayd.audit): a copy that is verified with --head must hold
+    all that was signed there.
     """
     if (database is None) != (not certificates):
         raise InvalidArgument("--database and --certificate go together")
-    data = app.client.call("VerifyAudit") if database is None else _verify_copy(Path(database), certificates)
+    if head is not None and database is None:
+        raise InvalidArgument("--head is for a copy: give --database and --certificate, too")
+    data = app.client.call("VerifyAudit") if database is None else _verify_copy(Path(database), certificates, head)
     app.show(data, lambda: _rendered(data))
     if not data["intact"]:
         raise AuditTrailBroken("the audit trail is not as it was written")
 
 
-def _verify_copy(database: Path, files: tuple[str, ...]) -> Data:
+def _verify_copy(database: Path, files: tuple[str, ...], head: str | None) -> Data:
     from ..core.audit import Verification, report
     from ..pki import heads, pem
     from ..store.journal import copy_of
@@ -59,6 +71,11 @@ def _verify_copy(database: Path, files: tuple[str, ...]) -> Data:
             raise InvalidArgument(f"{file}: {error.message}") from None
     with copy_of(database) as journal:
         all_heads, written = journal.heads(), journal.written()
+        if head is not None:
+            try:
+                all_heads = [*all_heads, heads.from_published(json.loads(read(head, _MAX_HEAD)), known)]
+            except ValueError as error:
+                raise InvalidArgument(f"{head}: {error}") from None
         verification = Verification(all_heads, heads.trusted_by(known))
         first = 1
         while records := journal.records(first, 1000):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -40,7 +41,18 @@ _PIECE = 1000
 
 
 class AuditTrail:
-    def __init__(self, *, store: Store, clock: Clock, events: Events, registrar: Registrar, gateway_id: str) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        events: Events,
+        registrar: Registrar,
+        gateway_id: str,
+        signed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``signed`` is told of each new head."""
+        self._signed = signed
         self._store = store
         self._clock = clock
         self._events = events
@@ -96,6 +108,7 @@ class AuditTrail:
         signer, signature = await self._registrar.sign(head.signed_bytes())
         head = replace(head, certificate=signer.public_bytes(Encoding.DER), signature=signature)
         await self._store.write(lambda tx: tx.journal.add_head(head))
+        self._signed()
         return head
 
     async def verify(self) -> dict[str, Any]:

@@ -55,4 +55,5 @@ class TwinReporter:
 
     def _state(self, tx: Tx) -> dict[str, Any]:
         current = tx.credentials.current(self._gateway_id)
-        return report.reported_state(__version__, current, tx.devices.count_leaves(), tx.revocations.open())
+        leaves, revocations = tx.devices.count_leaves(), tx.revocations.open()
+        return report.reported_state(__version__, current, leaves, revocations, tx.journal.last_head())

@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from ..core.audit import Head
 from ..core.model import Credential, DeviceState, Revocation
+from ..pki import heads
 from .base import Pinning
 
 REVOCATION: Final = "revocation"
@@ -84,9 +86,11 @@ def reported_state(
     credential: Credential | None,
     leaves: Mapping[DeviceState, int],
     open_revocations: Collection[Revocation],
+    head: Head | None = None,
 ) -> dict[str, Any]:
-    """A patch for the twin's reported properties: the daemon's version, the gateway's live ``credential``, and how
-    many leaves and open revocations there are.
+    """A patch for the twin's reported properties: the daemon's version, the gateway's live ``credential``, how many
+    leaves and open revocations there are, and the newest signed ``head`` of the audit trail: kept outside, it shows
+    when the end of the trail was cut off.
 
     Every key is always there, null where there is nothing to say: the hub merges a patch into what it has, and null
     deletes. Counts instead of lists keep it small and free of names that a twin's keys could not hold.
@@ -100,6 +104,7 @@ def reported_state(
                 "open": len(open_revocations),
                 "openSince": _time(min((each.known_at for each in open_revocations), default=None)),
             },
+            "audit": None if head is None else heads.published(head),
         }
     }
 

@@ -16,11 +16,12 @@ from click.testing import CliRunner
 from gatewayd.control.app import App
 from gatewayd.control.cli import cli
 from gatewayd.core.model import JournalEntry
-from gatewayd.errors import AuditTrailBroken
+from gatewayd.errors import AuditTrailBroken, InvalidArgument
 from gatewayd.pki import pem
 from gatewayd.services.audit import LONGEST_UNSIGNED, MOST_UNSIGNED
 from gatewayd.store import journal, migrations
 from gatewayd.store.base import Tx
+from gatewayd.upstream import report
 from tests.support.plant import GATEWAY, Plant
 
 SWAPPED = [
@@ -185,3 +186,33 @@ async def test_a_signature_costs_the_same_however_long_the_trail(plant: Plant) -
     began = time.process_time()
     await plant.audit.sign()
     assert time.process_time() - began < 0.5
+
+
+async def test_an_end_that_was_cut_off_shows_by_the_head_that_was_published(plant: Plant, tmp_path: Path) -> None:
+    certificate = tmp_path / "registrar.pem"
+    certificate.write_text(pem.encode([await plant.registrar.certificate()]))
+    await record(plant, 5)
+    await plant.audit.sign()
+    await record(plant, 4)
+    head = await plant.audit.sign()
+    twin = tmp_path / "twin.json"
+    state = report.reported_state("1.0", None, {}, [], head)
+    twin.write_text(json.dumps({"deviceId": GATEWAY, "properties": {"reported": state}}))
+    await plant.stop()
+    database = tmp_path / "gatewayd.db"
+    tamper(
+        database,
+        "DELETE FROM journal WHERE seq > 5",
+        "DELETE FROM audit_heads WHERE seq > 5",
+        "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'journal'",
+    )
+    arguments = ["audit", "verify", "--json", "--database", str(database), "--certificate", str(certificate)]
+    alone = CliRunner().invoke(cli, arguments, obj=App())
+    assert json.loads(alone.stdout)["intact"], "in itself it is"
+    said = CliRunner().invoke(cli, [*arguments, "--head", str(twin)], obj=App())
+    assert isinstance(said.exception, AuditTrailBroken)
+    assert found(json.loads(said.stdout)) == {("missing", 6, 9)}
+    state["gatewayd"]["audit"]["seq"] = 5
+    twin.write_text(json.dumps(state))
+    forged = CliRunner().invoke(cli, [*arguments, "--head", str(twin)], obj=App())
+    assert isinstance(forged.exception, InvalidArgument)

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatewayd.core.audit import Head
 from gatewayd.core.model import (
     Credential,
     CredentialState,
@@ -78,6 +79,7 @@ def test_the_reported_state() -> None:
             },
             "leaves": {"active": 1, "replacing": 0, "revoked": 1},
             "revocations": {"open": 1, "openSince": "2026-01-02T03:04:05Z"},
+            "audit": None,
         }
     }
 
@@ -111,5 +113,6 @@ def test_it_is_bounded_whatever_happens(error: str, count: int) -> None:
     credential = Credential(
         "gw-1", 10**9, CredentialState.CURRENT, T0, T0, serial="f" * 40, thumbprint="f" * 64, last_error=error
     )
-    state = report.reported_state("1.2.3", credential, {DeviceState.ACTIVE: count}, [REVOCATION] * count)
+    head = Head("d" * 128, 10**12, bytes(32), T0, b"", bytes(512))
+    state = report.reported_state("1.2.3", credential, {DeviceState.ACTIVE: count}, [REVOCATION] * count, head)
     assert len(json.dumps(state, ensure_ascii=False).encode()) <= report.STATE_LIMIT
