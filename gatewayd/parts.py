@@ -375,7 +375,7 @@ class Parts:
         )
         self.watch = ClockWatch(clock=self.clock, store=self.store, changed=reactions.time_changed)
         self.control = ControlService(self.operations, settings.control, self.id)
-        self.orders = Orders(store=self.store, link=self.link, revoke=self.operations.revoke_for)
+        self.orders = Orders(store=self.store, link=self.link, clock=self.clock, revoke=self.operations.revoke_for)
 
     def judge_peers(self, context: ssl.SSLContext) -> None:
         """With a wrong clock, as of the time that has certainly come: the hub and the leaves are let in and the link

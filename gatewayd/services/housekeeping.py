@@ -1,4 +1,7 @@
-"""What nobody waits for: keys that are not needed any more, codes long expired."""
+"""What nobody waits for: keys that are not needed any more, codes long expired, messages long sent.
+
+The journal is not cut: it is the audit trail, whose records prove each other (docs/operations.md says how it grows).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from .key_inventory import KeyInventory
 _EVERY = 600.0
 """Seconds."""
 _CODES_KEPT = timedelta(days=30)
+_SENT_KEPT = timedelta(days=30)
+"""A message that the hub has acknowledged is of use only to whoever looks for what was told, and when."""
 
 
 class Housekeeping:
@@ -29,6 +34,7 @@ class Housekeeping:
         await self._alarm.rounds("housekeeping", self.round, _EVERY)
 
     async def round(self) -> None:
-        before = self._clock.now() - _CODES_KEPT
-        await self._store.write(lambda tx: tx.codes.purge(before))
+        if self._clock.sane():
+            now = self._clock.now()
+            await self._store.write(lambda tx: (tx.codes.purge(now - _CODES_KEPT), tx.outbox.purge(now - _SENT_KEPT)))
         await self._inventory.collect()

@@ -6,7 +6,8 @@ As a desired property, each order under an id of the caller's choice::
     "reported": {"gatewayd": {"revoke": {"2031-05-01a": {"deviceId": "leaf-7", "outcome": "verified"}}}}
 
 The property stays until somebody removes it and is told again at each connect, so an order is carried out once: its
-id is remembered. Otherwise a leaf that was replaced since would be revoked once more.
+id is remembered: for as long as the property is there, and a month. Otherwise a leaf that was replaced since would be
+revoked once more.
 
 As a direct method: ``revoke`` with ``{"deviceId", "reason"}``, answered with the outcome as far as it has come.
 """
@@ -18,6 +19,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ..core import revocation as table
@@ -25,6 +27,7 @@ from ..core.model import RevocationReason
 from ..errors import DeviceHealthy, DeviceUnknown, GatewayError, InvalidArgument
 from ..store.base import Store, Tx
 from ..upstream.base import Link, LinkState, MethodAnswer
+from .clock import Clock
 from .events import Alarm
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ANSWER_WITHIN: Final = 10.0
 """Seconds that a direct method waits for *verified*; the hub waits 30 by default."""
 _LONGEST_SLEEP: Final = 3600.0
+KEPT: Final = timedelta(days=30)
 _RETRY: Final = 10.0
 _REFUSALS: Final = {DeviceUnknown: 404, InvalidArgument: 400, DeviceHealthy: 409}
 """What is wrong with an order itself, so that to try again is of no use; and the status of a direct method."""
@@ -53,14 +57,19 @@ Revoke = Callable[[str, str, str], Awaitable[Callable[[Callable[..., None]], Awa
 
 
 class Orders:
-    def __init__(self, *, store: Store, link: Link, revoke: Revoke) -> None:
+    def __init__(self, *, store: Store, link: Link, clock: Clock, revoke: Revoke) -> None:
         self._store = store
         self._link = link
+        self._clock = clock
         self._revoke = revoke
         self._alarm = Alarm()
         self._orders: dict[str, Mapping[str, Any]] = {}
         self._removed: set[str] = set()
         self._reported: dict[str, Any] | None = None
+        self._told = False
+        """Whether the hub has said, since this process began, which orders there are:"""
+        self._named: set[str] = set()
+        """also those that have to wait."""
 
     def ring(self) -> None:
         self._alarm.ring()
@@ -69,12 +78,15 @@ class Orders:
 
     def take(self, desired: Mapping[str, Any]) -> None:
         """From the desired section or a patch of it. What is no order is left alone, and said so in the log."""
+        self._told = True  # after a connect the whole section comes first
         section = desired.get("gatewayd")
         asked = section.get("revoke") if isinstance(section, Mapping) else None
         if not isinstance(asked, Mapping):
             return
         for order_id, order in asked.items():
+            self._named.add(order_id)
             if order is None:
+                self._named.discard(order_id)
                 if self._orders.pop(order_id, None) is not None:
                     self._removed.add(order_id)
             elif not _ORDER_ID.fullmatch(order_id) or not isinstance(order, Mapping):
@@ -96,6 +108,7 @@ class Orders:
                 for order_id, order in orders.items():
                     await self._carry_out(order_id, order)
                 await self._report(list(orders))
+                await self._forget()
                 wait = _LONGEST_SLEEP
             except GatewayError as error:
                 log.warning("the hub's orders: %s", error)
@@ -105,7 +118,7 @@ class Orders:
         name = f"order:{order_id}"
         if await self._store.read(lambda tx: tx.settings.get(name)) is not None:
             return
-        done: dict[str, Any] = {}
+        done: dict[str, Any] = {"at": self._clock.now().isoformat()}
         try:
             device_id, reason = _read(order)
             done["deviceId"] = device_id
@@ -126,6 +139,20 @@ class Orders:
             await self._link.report({"gatewayd": {"revoke": {**outcomes, **removed}}})
             self._removed.difference_update(removed)
             self._reported = outcomes
+
+    async def _forget(self) -> None:
+        """The ids of orders that were taken away, and are a month old."""
+        if not self._told or not self._clock.sane():
+            return
+        before, present = self._clock.now() - KEPT, {f"order:{each}" for each in self._named}
+
+        def work(tx: Tx) -> None:
+            for name, text in tx.settings.beginning_with("order:").items():
+                at = json.loads(text).get("at")
+                if name not in present and (at is None or datetime.fromisoformat(at) < before):
+                    tx.settings.remove(name)
+
+        await self._store.write(work)
 
     # --- direct methods --------------------------------------------------------------------------
 

@@ -195,6 +195,8 @@ class Outbox(Protocol):
         """Those that are not sent yet."""
 
     def put(self, message: OutboxMessage) -> None: ...
+    def purge(self, sent_before: datetime, limit: int = 1000) -> int:
+        """Forget so many of those that were sent before then; how many it were."""
 
 
 class Journal(Protocol):
@@ -222,6 +224,8 @@ class Settings(Protocol):
 
     def get(self, name: str) -> str | None: ...
     def set(self, name: str, value: str) -> None: ...
+    def beginning_with(self, prefix: str) -> dict[str, str]: ...
+    def remove(self, name: str) -> None: ...
 
 
 class Tx(Protocol):

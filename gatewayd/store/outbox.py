@@ -24,8 +24,13 @@ UNSENT = """
 QUEUE = "SELECT count(*), min(created_at) FROM outbox INDEXED BY outbox_unsent WHERE sent_at IS NULL"
 
 
+PURGE = """
+    DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox INDEXED BY outbox_sent WHERE sent_at < ? LIMIT ?)
+"""
+
+
 class OutboxRows:
-    """Sent messages stay: their keys are what keeps the same thing from being told twice."""
+    """Sent messages stay for a while: their keys are what keeps the same thing from being told twice."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -47,6 +52,9 @@ class OutboxRows:
 
     def put(self, message: OutboxMessage) -> None:
         _TABLE.put(self._connection, _columns(message))
+
+    def purge(self, sent_before: datetime, limit: int = 1000) -> int:
+        return self._connection.execute(PURGE, (stamp(sent_before), limit)).rowcount
 
 
 def _columns(message: OutboxMessage) -> dict[str, Column]:

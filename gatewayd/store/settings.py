@@ -17,3 +17,12 @@ class SettingRows:
 
     def set(self, name: str, value: str) -> None:
         _TABLE.upsert(self._connection, {"name": name, "value": value})
+
+    def beginning_with(self, prefix: str) -> dict[str, str]:
+        found = self._connection.execute(
+            "SELECT name, value FROM settings WHERE substr(name, 1, ?) = ?", (len(prefix), prefix)
+        )
+        return {str(row["name"]): str(row["value"]) for row in found}
+
+    def remove(self, name: str) -> None:
+        self._connection.execute("DELETE FROM settings WHERE name = ?", (name,))

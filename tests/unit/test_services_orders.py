@@ -41,7 +41,7 @@ async def until(condition: Any) -> None:
 
 
 async def test_an_order_that_is_refused_does_not_hold_up_the_next(plant: Plant) -> None:
-    orders = Orders(store=plant.store, link=plant.link, revoke=plant.operations.revoke_for)
+    orders = Orders(store=plant.store, link=plant.link, clock=plant.clock, revoke=plant.operations.revoke_for)
     orders.take(
         desired(
             a={"deviceId": LEAF, "reason": "superseded"},  # it is healthy
@@ -69,7 +69,7 @@ async def test_an_order_may_come_while_others_are_carried_out(plant: Plant) -> N
         orders.take(desired(second={"deviceId": LEAF}))
         return await plant.operations.revoke_for(who, device_id, reason)
 
-    orders = Orders(store=plant.store, link=plant.link, revoke=revoke)
+    orders = Orders(store=plant.store, link=plant.link, clock=plant.clock, revoke=revoke)
     orders.take(desired(first={"deviceId": LEAF}))
     running = asyncio.create_task(orders.run())
 
@@ -79,3 +79,38 @@ async def test_an_order_may_come_while_others_are_carried_out(plant: Plant) -> N
     await until(both_told)
     assert not running.done()
     running.cancel()
+
+
+async def test_an_order_is_remembered_while_the_hub_names_it_and_for_a_month(plant: Plant) -> None:
+    """Otherwise a leaf that was replaced since would be revoked once more."""
+    orders = Orders(store=plant.store, link=plant.link, clock=plant.clock, revoke=plant.operations.revoke_for)
+
+    async def remembered() -> set[str]:
+        return {
+            each.removeprefix("order:") for each in await plant.read(lambda tx: tx.settings.beginning_with("order:"))
+        }
+
+    async def after(days: int, told: Mapping[str, Any]) -> set[str]:
+        plant.clock.advance(days=days)
+        reported = len(plant.link.reported)
+        orders.take(told)
+        running = asyncio.create_task(orders.run())
+        await asyncio.sleep(0.05)
+        running.cancel()
+        assert len(plant.link.reported) >= reported
+        return await remembered()
+
+    both = desired(a={"deviceId": "nobody"}, b={"deviceId": "nobody"})
+    assert await after(0, both) == {"a", "b"}
+    assert await after(31, both) == {"a", "b"}
+    assert await after(0, desired(a=None)) == {"b"}
+    assert await after(0, desired(c={"deviceId": "nobody"})) == {"b", "c"}
+    assert await after(1, desired(c=None)) == {"b", "c"}
+    assert await after(30, desired()) == {"b"}
+
+    restarted = Orders(store=plant.store, link=plant.link, clock=plant.clock, revoke=plant.operations.revoke_for)
+    restarted.ring()
+    running = asyncio.create_task(restarted.run())
+    await asyncio.sleep(0.05)
+    running.cancel()
+    assert await remembered() == {"b"}, "the hub has not said yet which there are"

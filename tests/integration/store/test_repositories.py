@@ -352,3 +352,17 @@ async def test_a_list_is_narrowed_down_by_what_is_written(store: SqliteStore) ->
     assert valve is not None
     assert (valve.under_way, valve.shut_out) == (False, True)
     assert await store.read(lambda tx: tx.devices.overview("nobody")) is None
+
+
+async def test_what_was_sent_long_ago_is_forgotten_and_what_was_not_sent_never(store: SqliteStore) -> None:
+    sent = {"old": NOW - MINUTE, "new": NOW, "unsent": None}
+
+    def work(tx: Tx) -> int:
+        for key, at in sent.items():
+            tx.outbox.add(message(key))
+            tx.outbox.put(replace(message(key), sent_at=at))
+        return tx.outbox.purge(NOW)
+
+    assert await store.write(work) == 1
+    left = await store.read(lambda tx: [each for each in sent if tx.outbox.get(each) is not None])
+    assert left == ["new", "unsent"]
