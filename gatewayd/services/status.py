@@ -120,6 +120,7 @@ class StatusReader:
                 *views.hooks_waiting(hooks),
                 *configuration_waits,
                 *self._restored(),
+                *views.store_waiting(self._store.trouble),
             ],
         }
 

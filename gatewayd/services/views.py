@@ -34,6 +34,7 @@ from ..errors import (
     PinMissing,
     PinRefused,
     ReplacementWaiting,
+    StoreBroken,
     TokenNotFound,
     TokenUnusable,
     all_errors,
@@ -337,6 +338,10 @@ def finding(it: Finding) -> Data:
 
 def hooks_waiting(hooks: Iterable[Data]) -> list[Data]:
     return [waiting(each["last_error"].partition(": ")[2], HookFailed) for each in hooks if each["state"] == "failed"]
+
+
+def store_waiting(trouble: StoreBroken | None) -> list[Data]:
+    return [] if trouble is None else [waiting(trouble.message, type(trouble))]
 
 
 def waiting_for_person(last_error: str | None, device_id: str) -> Data | None:

@@ -34,6 +34,7 @@ from ..core.model import (
     Revocation,
     Standing,
 )
+from ..errors import StoreBroken
 
 T = TypeVar("T")
 
@@ -248,6 +249,9 @@ class Tx(Protocol):
 
 
 class Store(Protocol):
+    trouble: StoreBroken | None
+    """Why nothing could be written the last time; None when it could."""
+
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run in a transaction; concurrent writers are committed as a group. An exception of ``work`` undoes its own
         changes only and is raised here. Raises StoreBroken when the disk fails; nothing of the group is written then,

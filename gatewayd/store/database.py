@@ -40,6 +40,8 @@ class SqliteStore:
         self._lock: int | None = None
         self._writer: Worker | None = None
         self._reader: Worker | None = None
+        self.trouble: StoreBroken | None = None
+        """Why nothing could be written the last time; None when it could."""
 
     async def open(self) -> None:
         """Lock the database against other processes, create or migrate it, start the threads.
@@ -116,6 +118,7 @@ class SqliteStore:
         commit, may the group turn out to be written after all: callers try again with the same keys anyway.
         """
         tx = SqliteTx(connection)
+        before = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in batch:
@@ -128,6 +131,10 @@ class SqliteStore:
             # Also for a work that had failed by itself: what it saw of the others' changes was never true.
             for job in batch:
                 job.error = broken(error, self._path)
+            self.trouble = broken(error, self._path)
+        else:
+            if connection.total_changes != before:  # what changes nothing takes no room
+                self.trouble = None
 
     def _carry_out(self, connection: sqlite3.Connection, tx: SqliteTx, job: Job[Any]) -> None:
         connection.execute("SAVEPOINT work")

@@ -5,12 +5,15 @@ systemd-nspawn does the booting, on an overlay (package.py) that lasts over rebo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -129,6 +132,49 @@ class Machine:
 
     def exit_code(self, *command: str) -> int:
         return self._enter(command).returncode
+
+    @contextmanager
+    def disk(self, image: Path, megabytes: int) -> Iterator[str]:
+        """A disk of this size with an empty ext4, by the name of its device, there and here."""
+        with image.open("wb") as file:
+            file.truncate(megabytes * 1024 * 1024)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
+        found = subprocess.run(["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True)
+        device = found.stdout.strip()
+        try:
+            number = os.stat(device).st_rdev
+            self.run("mknod", device, "b", str(os.major(number)), str(os.minor(number)))
+            yield device
+            self.run("rm", device)
+        finally:
+            subprocess.run(["losetup", "--detach", device], check=False)
+
+    @contextmanager
+    def starving(self, pid: int) -> Iterator[Callable[[], int]]:
+        """Give a process of the machine's, by its number there, no more memory: whatever it asks for next is its end.
+        Yields a look at how many the kernel has killed for it."""
+        cgroup = Path("/sys/fs/cgroup/memory", f"gatewayd-{self._name}-starving")
+        if not cgroup.parent.is_dir():
+            raise CannotBoot("there is no memory controller of cgroup v1 to make a process starve with")
+        cgroup.mkdir()
+        try:
+            (cgroup / "memory.limit_in_bytes").write_text("65536")
+            (cgroup / "cgroup.procs").write_text(str(self._outside(pid)))
+            yield lambda: int(re.search(r"oom_kill (\d+)", (cgroup / "memory.oom_control").read_text())[1])  # type: ignore[index]
+        finally:
+            wait_for(lambda: not (cgroup / "cgroup.procs").read_text(), "the end of the starved")
+            cgroup.rmdir()
+
+    def _outside(self, pid: int) -> int:
+        """The number that a process of the machine's has here."""
+        namespace = os.readlink(f"/proc/{self._leader}/ns/pid")
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                numbers = re.search(r"^NSpid:(.*)$", status.read_text(), re.MULTILINE)
+                if numbers and int(numbers[1].split()[-1]) == pid:
+                    if os.readlink(status.with_name("ns") / "pid") == namespace:
+                        return int(status.parent.name)
+        raise AssertionError(f"there is no process {pid} in the machine")
 
     def enter_network(self) -> None:
         """From now on this thread, and what it starts, is in the machine's network: stand-ins and leaves of the test

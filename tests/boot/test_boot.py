@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,14 @@ def test_the_life_of_a_gateway(machine: Machine, package: Path, tmp_path: Path) 
         assert leaf.hub_client(ADDRESS).connect() == 0
 
         _hardened(machine)
+        _reloaded(machine)
         _survives(machine, "kill", "--signal=SIGKILL", "gatewayd")
         machine.run("systemctl", "restart", "dbus")
         wait_for(lambda: connected(machine), "the daemon after the bus")
+        _killed_for_want_of_memory(machine)
+        with on_a_disk_of_its_own(machine, tmp_path / "disk") as disk:
+            _survives_a_full_disk(machine)
+            _survives_a_disk_that_turns_read_only(machine, disk)
 
         machine.leave_network()
         for name in ("entra", "hub", "ezca"):
@@ -91,7 +97,7 @@ def test_the_life_of_a_gateway(machine: Machine, package: Path, tmp_path: Path) 
         for name in ("entra", "hub", "ezca"):
             lab.start(name)
         wait_for(lambda: connected(machine), "the daemon after a reboot", within=90)
-        assert [each["device_id"] for each in ctl(machine, "device", "list")] == ["gw-1", "leaf-1"]
+        assert [each["device_id"] for each in ctl(machine, "device", "list")] == ["gw-1", "leaf-1", "leaf-9"]
 
         _upgraded(machine, package, tmp_path)
         done = ctl(machine, "revoke", "leaf-1", "--reason", "keyCompromise", "--yes")
@@ -177,6 +183,101 @@ def _hardened(machine: Machine) -> None:
     assert fields["Seccomp"] == "2"
     assert "0" not in fields["Uid"].split()
     assert PIN not in machine.output("cat", f"/proc/{pid}/environ", f"/proc/{pid}/cmdline")
+
+
+def _reloaded(machine: Machine) -> None:
+    """What can be taken up is; a bad file changes nothing, and 'systemctl reload' and the journal say so."""
+    file = machine.root / "etc" / "gatewayd" / "gatewayd.toml"
+    good = file.read_text()
+    pid, since = main_pid(machine), ctl(machine, "status")["hub"]["since"]
+    file.write_text(f'{good}[log]\nlevel = "debug"\n')
+    machine.run("systemctl", "reload", "gatewayd")
+    file.write_text(f"{good}[lgo]\n")
+    assert machine.exit_code("systemctl", "reload", "gatewayd") != 0
+    assert machine.run("systemctl", "is-active", "gatewayd").strip() == "active"
+    assert "unknown key [lgo]" in machine.run("journalctl", "--no-pager", "--unit=gatewayd", "--lines=20")
+    assert "unknown key [lgo]" in machine.output("systemctl", "show", "-P", "StatusText", "gatewayd")
+    file.write_text(good)
+    machine.run("systemctl", "reload", "gatewayd")
+    assert (main_pid(machine), ctl(machine, "status")["hub"]["since"]) == (pid, since)
+
+
+def main_pid(machine: Machine) -> str:
+    return machine.output("systemctl", "show", "-P", "MainPID", "gatewayd").strip()
+
+
+def _killed_for_want_of_memory(machine: Machine) -> None:
+    """By the kernel, as it is in want of memory: MemoryMax= of the unit is not enforced in this container, so that the
+    limit is the outer machine's."""
+    before = main_pid(machine)
+    with machine.starving(int(before)) as killed:
+        wait_for(lambda: main_pid(machine) not in (before, "0"), "the daemon after it was killed")
+        assert killed() > 0
+    wait_for(lambda: connected(machine), "the daemon after a want of memory")
+
+
+@contextmanager
+def on_a_disk_of_its_own(machine: Machine, image: Path) -> Iterator[Path]:
+    """The state directory, moved to a small disk for a while."""
+    state = "/var/lib/gatewayd"
+    machine.run("systemctl", "stop", "gatewayd")
+    with machine.disk(image, megabytes=64) as device:
+        machine.run("mount", device, "/mnt")
+        machine.run("cp", "-a", f"{state}/.", "/mnt")
+        machine.run("umount", "/mnt")
+        machine.run("mount", "-o", "errors=remount-ro", device, state)
+        machine.run("systemctl", "start", "gatewayd")
+        wait_for(lambda: connected(machine), "the daemon on its own disk")
+        yield Path(device)
+        machine.run("systemctl", "stop", "gatewayd")
+        machine.run("umount", state)
+        machine.run("mount", device, "/mnt")
+        machine.run("sh", "-c", f"rm -rf {state}/* && cp -a /mnt/. {state}")
+        machine.run("umount", "/mnt")
+    machine.run("systemctl", "start", "gatewayd")
+    wait_for(lambda: connected(machine), "the daemon")
+
+
+def _refused_for_the_disk(machine: Machine, *words: str) -> None:
+    """Nothing new is promised, it is said why, and what is there goes on."""
+    done = machine.run("gatewayctl", "device", "add", "leaf-9", "--json", check=False)
+    failure = json.loads(done[: done.rindex("}") + 1])
+    assert failure["error"] in words, done
+    assert "Traceback" not in done
+    status = ctl(machine, "status")
+    assert status["hub"]["state"] == "connected"
+    assert failure["error"] in [each["error"] for each in status["waiting"]]
+
+
+def _survives_a_full_disk(machine: Machine) -> None:
+    ballast = "/var/lib/gatewayd/ballast"
+    fill = f"cat /dev/zero > {ballast} || true; sync; cat /dev/zero >> {ballast} || true"
+    pid = main_pid(machine)
+    machine.run("sh", "-c", fill)
+    _refused_for_the_disk(machine, "StoreFull")
+    assert main_pid(machine) == pid
+    machine.run("rm", ballast)
+    assert ctl(machine, "device", "add", "leaf-9")["code"]
+    assert "StoreFull" not in [each["error"] for each in ctl(machine, "status")["waiting"]]
+    machine.run("sh", "-c", fill)
+    machine.run("systemctl", "kill", "--signal=SIGKILL", "gatewayd")
+    wait_for(lambda: int(machine.output("systemctl", "show", "-P", "NRestarts", "gatewayd")) > 1, "a restart")
+    machine.run("rm", ballast)
+    wait_for(lambda: connected(machine), "the daemon once there is room")
+    assert "leaf-9" in [each["device_id"] for each in ctl(machine, "device", "list")]
+
+
+def _survives_a_disk_that_turns_read_only(machine: Machine, device: Path) -> None:
+    """As a failing one does: ext4 finds an error and writes no more."""
+    Path(f"/sys/fs/ext4/{device.name}/trigger_fs_error").write_text("1")
+    _refused_for_the_disk(machine, "StoreReadOnly", "StoreBroken")
+    machine.run("systemctl", "kill", "--signal=SIGKILL", "gatewayd")
+    wait_for(lambda: main_pid(machine) == "0", "the end of the daemon")
+    wait_for(lambda: machine.exit_code("umount", "/var/lib/gatewayd") == 0, "a moment between two attempts")
+    machine.run("sh", "-c", f"fsck.ext4 -p {device} || [ $? -le 1 ]")
+    machine.run("mount", str(device), "/var/lib/gatewayd")
+    wait_for(lambda: connected(machine), "the daemon once the disk is whole")
+    assert "leaf-9" in [each["device_id"] for each in ctl(machine, "device", "list")]
 
 
 def _survives(machine: Machine, *what: str) -> None:
