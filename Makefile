@@ -54,6 +54,11 @@ sim-decade: setup
 bench-renewal: setup
 	@$(PYTHON) -m benchmarks.renewal
 
+.PHONY: bench-service
+bench-service: setup
+	@scripts/setup bench
+	@$(PYTHON) -m benchmarks.service $(BENCH_ARGS)
+
 deb: setup
 	@scripts/setup boot
 	@$(PYTHON) -m tests.boot.package

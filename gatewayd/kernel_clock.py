@@ -10,6 +10,7 @@ import ctypes
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,11 @@ log = logging.getLogger(__name__)
 _STA_UNSYNC: Final = 0x0040
 _TIMESYNCD: Final = Path("/run/systemd/timesync/synchronized")
 """Touched at each synchronisation since boot (systemd-timesyncd.service(8))."""
+_ASKED_EVERY: Final = 600.0
+_ASKED_EVERY_UNTIL_THEN: Final = 60.0
+"""Seconds between two questions to systemd-timedated."""
+_TIMEDATED_WITHIN: Final = 5000
+"""Milliseconds."""
 _CLOCK_REALTIME: Final = 0
 _TFD_TIMER_ABSTIME: Final = 1
 _TFD_TIMER_CANCEL_ON_SET: Final = 2
@@ -56,15 +62,56 @@ def _libc() -> Any:
 
 
 def synchronised() -> bool:
-    """Whether something keeps the kernel's clock right: chrony, ntpd and systemd-timesyncd say so to the kernel.
+    """Whether something keeps the kernel's clock right: chrony, ntpd and systemd-timesyncd say so to the kernel."""
+    return _TIMESYNCD.exists() if (says := _kernel_says()) is None else says
 
-    A sandbox that forbids to set the clock (ProtectClock= of the daemon's own unit) forbids to ask as well. Then the
-    mark of systemd-timesyncd has to do; beside another NTP client the answer is no, unless a drop-in takes the filter
-    off."""
+
+def _kernel_says() -> bool | None:
+    """None where a sandbox that forbids to set the clock (ProtectClock=) forbids to ask as well."""
     timex = _Timex()
     if _libc().adjtimex(ctypes.byref(timex)) < 0:
-        return _TIMESYNCD.exists()
+        return None
     return not timex.status & _STA_UNSYNC
+
+
+class Synchronisation:
+    """``synchronised`` also within a sandbox that does not let the kernel be asked: systemd-timesyncd leaves a mark,
+    and of every other NTP client systemd-timedated tells what the kernel says. That one is started for each question,
+    and so is asked seldom."""
+
+    def __init__(
+        self, kernel: Callable[[], bool | None] = _kernel_says, timedated: Callable[[], bool] | None = None
+    ) -> None:
+        self._kernel = kernel
+        self._timedated = timedated or _timedated_says
+        self._told = False
+        self._ask_at = 0.0
+
+    def __call__(self) -> bool:
+        says = self._kernel()
+        return self._told or _TIMESYNCD.exists() if says is None else says
+
+    async def refresh(self) -> None:
+        """Ask again, if it is time to."""
+        if self._kernel() is None and not _TIMESYNCD.exists() and time.monotonic() >= self._ask_at:
+            self._told = await asyncio.to_thread(self._timedated)
+            self._ask_at = time.monotonic() + (_ASKED_EVERY if self._told else _ASKED_EVERY_UNTIL_THEN)
+
+
+def _timedated_says() -> bool:
+    """NTPSynchronized of org.freedesktop.timedate1(5); false when it cannot be asked."""
+    from gi.repository import Gio, GLib
+
+    interface = "org.freedesktop.timedate1"
+    asked = GLib.Variant("(ss)", (interface, "NTPSynchronized"))
+    where = (interface, "/org/freedesktop/timedate1", "org.freedesktop.DBus.Properties", "Get")
+    try:
+        bus = Gio.bus_get_sync(Gio.BusType.SYSTEM, None)
+        answer = bus.call_sync(*where, asked, None, Gio.DBusCallFlags.NONE, _TIMEDATED_WITHIN, None)
+    except GLib.Error as error:
+        log.debug("systemd-timedated: %s", error.message)
+        return False
+    return bool(answer.unpack()[0])
 
 
 class StepWatch:

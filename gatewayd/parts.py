@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from . import kernel_clock
 from .ca.base import Holder, TokenSource
 from .ca.issuers import KINDS, Ca, Surroundings
 from .ca.sparing import SparedIssuer
@@ -95,7 +96,8 @@ class Parts:
         self.settings = settings
         gateway = settings.gateway
         self.id = gateway.device_id
-        self.clock = SystemClock(trust_kernel=settings.clock.trust_kernel)
+        synchronised = kernel_clock.Synchronisation()
+        self.clock = SystemClock(trust_kernel=settings.clock.trust_kernel, synchronised=synchronised)
         self.events = Events()
         self.health = Health(self.clock)
         self.store = SqliteStore(gateway.state_directory / "gatewayd.db")
@@ -373,7 +375,12 @@ class Parts:
                 ring=reactions.ring,
             ),
         )
-        self.watch = ClockWatch(clock=self.clock, store=self.store, changed=reactions.time_changed)
+        self.watch = ClockWatch(
+            clock=self.clock,
+            store=self.store,
+            changed=reactions.time_changed,
+            refresh=synchronised.refresh if settings.clock.trust_kernel else None,
+        )
         self.control = ControlService(self.operations, settings.control, self.id)
         self.orders = Orders(store=self.store, link=self.link, clock=self.clock, revoke=self.operations.revoke_for)
 

@@ -274,8 +274,7 @@ class ControlSettings:
 class ClockSettings:
     trust_kernel: bool = True
     """Whether the kernel's word on being synchronised is believed; false where it is about another clock, as in a
-    container with a time of its own. The daemon's unit lets it hear systemd-timesyncd only: for another NTP client add
-    a drop-in with ProtectClock=no and SystemCallFilter=adjtimex clock_adjtime."""
+    container with a time of its own."""
 
 
 @dataclass(frozen=True, slots=True)

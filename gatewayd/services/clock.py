@@ -13,7 +13,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
@@ -149,11 +149,19 @@ class ClockWatch:
     """Looks at the clock every minute, and at once when it is set or the machine wakes up; then all that goes by time
     is worked out anew."""
 
-    def __init__(self, *, clock: SystemClock, store: Store, changed: Callable[[], None]) -> None:
-        """``changed`` wakes the loops."""
+    def __init__(
+        self,
+        *,
+        clock: SystemClock,
+        store: Store,
+        changed: Callable[[], None],
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """``changed`` wakes the loops; ``refresh`` asks whoever knows whether the clock is synchronised."""
         self._clock = clock
         self._store = store
         self._changed = changed
+        self._refresh = refresh
         self._alarm = Alarm()
         self._kept_at = -_KEPT_EVERY
         self._said: Verdict | None = None
@@ -181,6 +189,8 @@ class ClockWatch:
         asyncio.get_running_loop().call_soon(self._changed)
 
     async def round(self) -> None:
+        if self._refresh is not None:
+            await self._refresh()
         self._clock.look()
         status = self._clock.status()
         if status.verdict is not self._said:

@@ -171,9 +171,9 @@ class Machine:
         for status in Path("/proc").glob("[0-9]*/status"):
             with contextlib.suppress(OSError):
                 numbers = re.search(r"^NSpid:(.*)$", status.read_text(), re.MULTILINE)
-                if numbers and int(numbers[1].split()[-1]) == pid:
-                    if os.readlink(status.with_name("ns") / "pid") == namespace:
-                        return int(status.parent.name)
+                same = numbers is not None and int(numbers[1].split()[-1]) == pid
+                if same and os.readlink(status.with_name("ns") / "pid") == namespace:
+                    return int(status.parent.name)
         raise AssertionError(f"there is no process {pid} in the machine")
 
     def enter_network(self) -> None:

@@ -35,7 +35,11 @@ class CannotBoot(Exception):
 def tree(suite: str) -> Path:
     """The release with what the package depends on, made at first use (about a minute)."""
     root = ROOTS / suite
-    if (root / "made").exists():
+    made = root / "made"
+    if made.exists():
+        if made.read_text() != _BASE:
+            _apt(root / "tree", _BASE)
+            made.write_text(_BASE)
         return root / "tree"
     if os.geteuid() != 0:
         raise CannotBoot("debootstrap and systemd-nspawn need root")
@@ -46,7 +50,7 @@ def tree(suite: str) -> Path:
     root.mkdir(parents=True)
     _sh(["debootstrap", "--variant=minbase", suite, str(root / "tree")])
     _apt(root / "tree", _BASE)
-    (root / "made").touch()
+    made.write_text(_BASE)
     return root / "tree"
 
 

@@ -211,7 +211,12 @@ def _killed_for_want_of_memory(machine: Machine) -> None:
     limit is the outer machine's."""
     before = main_pid(machine)
     with machine.starving(int(before)) as killed:
-        wait_for(lambda: main_pid(machine) not in (before, "0"), "the daemon after it was killed")
+
+        def asked_for_more() -> bool:
+            machine.run("gatewayctl", "backup", "/root/backup", check=False)
+            return main_pid(machine) not in (before, "0")
+
+        wait_for(asked_for_more, "the daemon after it was killed")
         assert killed() > 0
     wait_for(lambda: connected(machine), "the daemon after a want of memory")
 

@@ -162,3 +162,25 @@ async def test_a_step_of_the_clock_is_told_each_time(monkeypatch: pytest.MonkeyP
     finally:
         watch.stop()
     assert len(steps) == 2
+
+
+async def test_where_the_kernel_may_not_be_asked_systemd_timedated_is_and_seldom(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kernel_clock, "_TIMESYNCD", tmp_path / "synchronized")
+    asked: list[None] = []
+
+    def timedated() -> bool:
+        asked.append(None)
+        return True
+
+    sandboxed = kernel_clock.Synchronisation(kernel=lambda: None, timedated=timedated)
+    assert not sandboxed()
+    await sandboxed.refresh()
+    await sandboxed.refresh()
+    assert sandboxed()
+    assert len(asked) == 1
+    free = kernel_clock.Synchronisation(kernel=lambda: False, timedated=timedated)
+    await free.refresh()
+    assert not free()
+    assert len(asked) == 1
