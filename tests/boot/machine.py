@@ -156,7 +156,7 @@ class Machine:
         cgroup = Path("/sys/fs/cgroup/memory", f"gatewayd-{self._name}-starving")
         if not cgroup.parent.is_dir():
             raise CannotBoot("there is no memory controller of cgroup v1 to make a process starve with")
-        cgroup.mkdir()
+        cgroup.mkdir(exist_ok=True)
         try:
             (cgroup / "memory.limit_in_bytes").write_text("65536")
             (cgroup / "cgroup.procs").write_text(str(self._outside(pid)))
