@@ -136,7 +136,8 @@ def _joined_device(one: Device, other: Device, ones: Account, others: Account) -
 
 
 def _device_rank(it: Device, known: Account) -> tuple[Any, ...]:
-    return (_swaps(it, known), _HARDNESS.index(it.state), repr((it.revocation_reason, it.sans)))
+    bound = (it.binding is not None, it.binding is not None and it.binding.void)
+    return (_swaps(it, known), _HARDNESS.index(it.state), *bound, repr((it.binding, it.revocation_reason, it.sans)))
 
 
 def _swaps(it: Device, known: Account) -> int:
