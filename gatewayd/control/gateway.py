@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -47,7 +48,8 @@ class GatewayObject:
         options = Options(given)
         wanted = options.wanted()
         options.end()
-        return from_mappings(await self._operations.device_list(wanted))
+        found = await self._operations.device_list(wanted)
+        return await asyncio.to_thread(from_mappings, found)  # thousands would hold up the loop
 
     async def GetDevice(self, device_id: str) -> GLib.Variant:
         return from_mapping(await self._operations.device_show(arguments.device_id(device_id)))

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
+from rich.text import Span, Text
 
 from .. import qr, words
 from ..base import Data
-from .drawing import coloured, console, joined, plain, stamp, two_columns
+from .drawing import coloured, console, joined, plain, stamp, style_of, two_columns
 
 
-def devices(items: list[Data]) -> RenderableType:
+def devices(items: list[Data]) -> Text:
     """One line each: thousands, perhaps, for which a Table takes too long."""
-    heads = ("DEVICE", "KIND", "STATE", "HUB", "CERTIFICATE UNTIL", "RENEWS", "SERIAL")
-    rows = [[Text(head, style="bold") for head in heads]]
-    for each in items:
-        names = [plain(each["device_id"]), plain(each["kind"])]
-        states = [coloured(each["state"]), coloured(each["hub_state"])]
-        rows.append([*names, *states, stamp(each, "not_after"), stamp(each, "renew_at"), plain(each.get("serial", ""))])
-    widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+    rows = [("DEVICE", "KIND", "STATE", "HUB", "CERTIFICATE UNTIL", "RENEWS", "SERIAL"), *map(_row, items)]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines: list[str] = []
+    styled: list[Span] = []
+    begins = 0
     for row in rows:
-        for cell, width in zip(row[:-1], widths, strict=False):
-            cell.pad_right(width - cell.cell_len + 2)
-    return Text("\n", no_wrap=True, overflow="ignore").join(Text.assemble(*row) for row in rows)
+        cells = [cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        for column in (2, 3) if lines else ():
+            at = begins + sum(len(cell) + 2 for cell in cells[:column])
+            styled.append(Span(at, at + len(row[column]), style_of(row[column])))
+        lines.append("  ".join(cells).rstrip())
+        begins += len(lines[-1]) + 1
+    return Text("\n".join(lines), no_wrap=True, overflow="ignore", spans=[Span(0, len(lines[0]), "bold"), *styled])
+
+
+def _row(item: Data) -> tuple[str, ...]:
+    names = (item["device_id"], item["kind"], item["state"], item["hub_state"])
+    times = (words.local(item[key]) if key in item else "" for key in ("not_after", "renew_at"))
+    return (*map(words.clean, names), *times, words.clean(item.get("serial", "")))
 
 
 def device(data: Data) -> RenderableType:

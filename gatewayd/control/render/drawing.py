@@ -72,9 +72,13 @@ def show(renderable: RenderableType) -> None:
     if out.is_terminal:
         out.print(renderable, crop=False)
         return
-    with out.capture() as captured:
-        out.print(renderable)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    if isinstance(renderable, Text):  # without styles and wrapping it is what it says
+        drawn = renderable.plain
+    else:
+        with out.capture() as captured:
+            out.print(renderable)
+        drawn = captured.get()
+    click.echo("\n".join(line.rstrip() for line in drawn.splitlines()))
 
 
 def two_columns() -> Table:
@@ -93,8 +97,11 @@ def stamp(item: Data, key: str) -> Text:
 
 
 def coloured(state: str) -> Text:
-    style = "green" if state in _GOOD else "yellow" if state in _WORKING else "red" if state in _BAD else ""
-    return plain(state, style)
+    return plain(state, style_of(state))
+
+
+def style_of(state: str) -> str:
+    return "green" if state in _GOOD else "yellow" if state in _WORKING else "red" if state in _BAD else ""
 
 
 def joined(*parts: Text, separator: str = " · ") -> Text:

@@ -234,6 +234,15 @@ def test_a_reader_that_stops_reading_is_no_drama(ctl: Ctl, daemon: Daemon) -> No
     assert piped.stderr == ""
 
 
+def test_a_list_is_filtered_sorted_and_cut_as_it_is_asked_for(ctl: Ctl, daemon: Daemon) -> None:
+    daemon.tell("leaves 3")
+    for options in (["--state", "active", "--hub", "present"], ["--kind", "leaf", "--sort", "expiry"], ["leaf-*"]):
+        assert len(ctl("device", "list", *options)[0].splitlines()) == 5
+    assert len(ctl("device", "list", "--expiring", "7d", "--sort", "state", "--limit", "2")[0].splitlines()) == 3
+    assert ctl("device", "list", "--state", "new", "--json")[0] == "[]\n"
+    assert "'active'" in ctl("device", "list", "--state", "gone", code=64)[1]
+
+
 class TestOnATerminal:
     def run(self, ctl: Ctl, *arguments: str, types: Sequence[str], hidden: bool = False) -> tuple[str, int]:
         """What the terminal shows, and the exit status. One line is typed at each prompt; ``hidden``: once the echo is
