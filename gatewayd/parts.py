@@ -198,6 +198,8 @@ class Parts:
             events=self.events,
             health=self.health,
             way=self.way,
+            issuer=self.issuer,
+            gateway_id=self.id,
             exclusive=self.engine.exclusive,
             drive_on=self.renewals.ring,
         )

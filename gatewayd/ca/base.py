@@ -92,6 +92,10 @@ class Issuer(Protocol):
     @property
     def can_find(self) -> bool: ...
 
+    async def alive(self, device_id: str) -> tuple[x509.Certificate, ...]:
+        """All that it has issued to this device, as far as it shows us, and that has neither expired nor been revoked.
+        Nothing if this issuer cannot tell (``can_find`` is False)."""
+
     async def revoke(self, certificate: x509.Certificate, reason: RevocationReason) -> str:
         """As registrar; idempotent: an already revoked certificate is no error. Returns the CA's evidence, one
         sentence."""

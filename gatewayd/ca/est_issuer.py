@@ -91,6 +91,9 @@ class EstIssuer:
             device=certificates.common_name(certificate),
         )
 
+    async def alive(self, device_id: str) -> tuple[x509.Certificate, ...]:
+        return ()  # EST has no call for it
+
     async def anchors(self) -> tuple[x509.Certificate, ...]:
         return await self._own.cacerts(self._tls)
 

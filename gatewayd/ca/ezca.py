@@ -108,6 +108,12 @@ class EzcaIssuer:
             log.warning("EZCA has issued %d valid certificates for one key of %s", len(found), request.device_id)
         return self._with_chain(Issued(max(found, key=lambda each: each.not_valid_before_utc), ()))
 
+    async def alive(self, device_id: str) -> tuple[x509.Certificate, ...]:
+        found: list[x509.Certificate] = []
+        async for page in self._pages(wire.Call("list its certificates", device_id)):
+            found += await asyncio.to_thread(_alive, page, device_id, datetime.now(UTC))
+        return tuple(found)
+
     async def revoke(self, certificate: x509.Certificate, reason: RevocationReason) -> str:
         device = certificates.common_name(certificate)
         serial = certificates.serial_hex(certificate)
@@ -259,6 +265,17 @@ def _matching(
     """Those of the page that answer this very request and may still be used. An item that cannot be read is none of
     ours: the list holds whatever else the registrar's application has had issued."""
     return [found for each in page if not each.revoked and (found := _answering(each, request, key, now)) is not None]
+
+
+def _alive(page: Sequence[wire.Listed], device_id: str, now: datetime) -> list[x509.Certificate]:
+    found = []
+    for each in page:
+        if not each.revoked:
+            with contextlib.suppress(CertificateUnacceptable, *PARSE_ERRORS):  # not readable, so none of ours
+                certificate = pem.certificate(each.pem)
+                if certificates.common_name(certificate) == device_id and now < certificate.not_valid_after_utc:
+                    found.append(certificate)
+    return found
 
 
 def _revoked(page: Sequence[wire.Listed]) -> tuple[str, ...]:

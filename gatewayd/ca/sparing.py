@@ -100,6 +100,9 @@ class SparedIssuer:
     async def find(self, request: CertificateRequest) -> Issued | None:
         return await self._through(lambda: self._issuer.find(request))
 
+    async def alive(self, device_id: str) -> tuple[x509.Certificate, ...]:
+        return await self._through(lambda: self._issuer.alive(device_id))
+
     async def revoke(self, certificate: x509.Certificate, reason: RevocationReason) -> str:
         return await self._through(lambda: self._issuer.revoke(certificate, reason))
 

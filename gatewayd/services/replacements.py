@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from ..ca.base import Issuer
 from ..core import replacement as table
 from ..core.model import JournalEntry, Replacement, ReplacementState
 from ..core.renewal import is_due, retry_at
@@ -41,6 +42,8 @@ class Replacements:
         events: Events,
         health: Health,
         way: Way,
+        issuer: Issuer,
+        gateway_id: str,
         exclusive: Callable[[str], AbstractAsyncContextManager[None]],
         drive_on: Callable[[], None],
     ) -> None:
@@ -50,6 +53,8 @@ class Replacements:
         self._events = events
         self._health = health
         self._way = way
+        self._issuer = issuer
+        self._gateway_id = gateway_id
         self._exclusive = exclusive
         self._drive_on = drive_on
         self._alarm = Alarm()
@@ -90,6 +95,8 @@ class Replacements:
         if not await self._store.read(lambda tx: replacing.is_shut(tx, found, now, by_pin=by_pin)):
             return
         try:
+            if await self._more_has_turned_up(found):
+                return
             with self._health.watch(self._health.registry):
                 evidence = await self._way.keep_out(found.device_id, f"hardware is being replaced: {found.reason}")
         except GatewayError as error:
@@ -100,6 +107,18 @@ class Replacements:
         if entry is not None:
             self._events.publish(entry)
             self._drive_on()
+
+    async def _more_has_turned_up(self, found: Replacement) -> bool:
+        """The old gateway may have renewed since it was exported. With what is known revoked it cannot do so any more:
+        so this comes to an end."""
+        if found.device_id != self._gateway_id:
+            return False
+        with self._health.watch(self._health.issuer):
+            alive = await self._issuer.alive(found.device_id)
+        now = self._clock.now()
+        entries = await self._store.write(lambda tx: replacing.take_in(tx, found, alive, found.reason, now))
+        self._events.publish(*entries)
+        return bool(entries)
 
     async def _look(self, found: Replacement) -> None:
         """Whether the pin is still there. It is not put back: somebody with rights on the hub has taken it away, and a

@@ -3,8 +3,12 @@ out, as core.replacement says."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..core import lifecycle
 from ..core import replacement as table
@@ -21,6 +25,7 @@ from ..core.model import (
 )
 from ..core.replacement import Event
 from ..errors import NoReplacement
+from ..pki import certificates
 from ..store.base import Tx
 from ..upstream.base import Pinning
 from . import revoking
@@ -94,11 +99,45 @@ _WAITING = frozenset({CredentialState.KEYED, CredentialState.ISSUED})
 
 def is_shut(tx: Tx, found: Replacement, now: datetime, *, by_pin: bool) -> bool:
     """core.replacement.is_shut, of what is on record."""
-    old = [each for each in tx.credentials.all(found.device_id) if each.generation <= found.last_old]
+    everything = tx.credentials.all(found.device_id)
+    old = [each for each in everything if each.generation <= found.last_old or each.state is CredentialState.REVOKED]
     if any(each.state in lifecycle.UNFINISHED for each in old):
         return False  # the engine has to find out yet what was minted for it
     alive = {each.serial for each in old if each.serial and each.not_after is not None and each.not_after > now}
     return table.is_shut(tx.revocations.all(found.device_id), alive, by_pin=by_pin)
+
+
+def take_in(
+    tx: Tx, found: Replacement, alive: Iterable[x509.Certificate], reason: RevocationReason, now: datetime
+) -> list[JournalEntry]:
+    """What the CA shows as the old gateway's and is not on record, because it was issued after the export: it goes the
+    way of the others. What is on its way to the new hardware is known by its key."""
+    device_id, entries = found.device_id, []
+    keys = {each.public_key_sha256 for each in tx.credentials.all(device_id)}
+    for certificate in alive:
+        key, thumbprint = certificates.public_key_sha256_of(certificate), certificates.thumbprint(certificate)
+        if key in keys or tx.credentials.by_thumbprint(thumbprint):
+            continue
+        unknown = Credential(
+            device_id=device_id,
+            generation=tx.credentials.next_generation(device_id),
+            state=CredentialState.REVOKED,
+            created_at=now,
+            updated_at=now,
+            public_key_sha256=key,
+            certificate=certificate.public_bytes(Encoding.DER),
+            serial=certificates.serial_hex(certificate),
+            thumbprint=thumbprint,
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+        )
+        tx.credentials.add(unknown)
+        revoking.add_revocation(tx, unknown, reason, DAEMON, now, tell=False)
+        words = f"known; serial {unknown.serial}, which the CA has issued since the export"
+        entries.append(JournalEntry(now, device_id, DAEMON, "revocation", "done", words, serial=unknown.serial))
+    for entry in entries:
+        tx.journal.append(entry)
+    return entries
 
 
 def begin_pin(tx: Tx, credential: Credential, now: datetime, *, by_pin: bool) -> Replacement | None:

@@ -183,6 +183,16 @@ class FakeIssuer:
                     return Issued(each, self.authority.chain)
             return None
 
+    async def alive(self, device_id: str) -> tuple[x509.Certificate, ...]:
+        async with self.faults.around("alive"):
+            return tuple(
+                each
+                for each in self.minted
+                if certificates.common_name(each) == device_id
+                and certificates.serial_hex(each) not in self.revoked
+                and self._clock.now() < each.not_valid_after_utc
+            )
+
     async def revoke(self, certificate: x509.Certificate, reason: RevocationReason) -> str:
         async with self.faults.around("revoke"):
             self.revoked[certificates.serial_hex(certificate)] = reason

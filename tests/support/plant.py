@@ -176,6 +176,8 @@ class Plant:
             events=self.events,
             health=self.health,
             way=self.way,
+            issuer=self.issuer,
+            gateway_id=GATEWAY,
             exclusive=self.engine.exclusive,
             drive_on=lambda: None,
         )
