@@ -12,7 +12,7 @@ CALLS = {
     "NewCode": ["gw-1", "{}"],
     "ReplaceDevice": ["gw-1", "{}"],
     "CancelReplacement": ["gw-1"],
-    "BindDevice": ["leaf-1", "{}"],
+    "BindDevice": ["gw-1", "{}"],
     "Bootstrap": ["eyJ.x.y"],
     "BootstrapWithCertificate": [PEM],
     "Renew": ["", "{}"],
