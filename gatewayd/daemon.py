@@ -1,4 +1,4 @@
-"""The composition root: starts what parts.py has built, says READY, reacts to what happens, stops in order.
+"""The composition root: starts what parts.py and front.py build, says READY, reacts to what happens, stops in order.
 
 The only room that knows all others. What may fail at start and is a person's to mend (the configuration, the TLS
 bridge, a database from the future) refuses the start; what may mend itself or waits for a person while the rest goes
@@ -18,9 +18,9 @@ from typing import Any
 from .config import Settings
 from .core.model import DeviceState, JournalEntry, KeyAlgorithm, KeyRef, Milestone
 from .errors import GatewayError, Internal
+from .front import Front
 from .keys import tls
 from .keys.pin import Pin
-from .leaf.doors import Door
 from .messages import kind
 from .parts import Parts
 from .pki import pem
@@ -42,7 +42,8 @@ class Daemon:
         """``pins`` of the tokens of ``settings.tokens``, as far as there are any; ``load`` reads the settings anew.
         Raises ConfigInvalid."""
         self._parts = Parts(settings, pins, self)
-        self._reloading = Reloading(self._parts, load)
+        self._front = Front(self._parts, self)
+        self._reloading = Reloading(self._parts, self._front, load)
         self._background: set[asyncio.Task[None]] = set()
         self._died: BaseException | None = None
 
@@ -81,16 +82,16 @@ class Daemon:
             self._parts.gateway_steps.factory = self._parts.gateway_steps.with_key(chain[0], chain[1:], ref)
         self._parts.events.listen(self._happened)
         self._parts.anchors.on_change(self._anchors_changed)
-        self._parts.link.listen(self._told, self._parts.orders.call)
+        self._parts.link.listen(self._told, self._front.orders.call)
         self._parts.answers.on_answer(lambda answer: self._parts.revocations.hasten(answer.device_id, answer.serial))
         self._parts.keeper.on_connected(self._parts.twin.forget)
         self._parts.keeper.on_connected(self._parts.outbox.ring)
         self._parts.keeper.on_connected(self._network_is_back)
 
     async def _serve(self, stopping: asyncio.Event) -> None:
-        await self._parts.control.start()
+        await self._front.control.start()
         await asyncio.gather(*(keeper.look() for keeper in self._parts.token_keepers))
-        if self._parts.est.url is None:  # the token is not there: all but signatures can begin
+        if self._front.est.url is None:  # the token is not there: all but signatures can begin
             await self._take_up_certificate()
         for service in (
             self._parts.watch.run(),
@@ -105,10 +106,10 @@ class Daemon:
             self._parts.audit.run(),
             self._parts.after_restore.run(),
             *(keeper.run() for keeper in self._parts.token_keepers),
-            self._parts.orders.run(),
+            self._front.orders.run(),
             *self._parts.sources.loops(),
             *self._parts.monitoring.loops(
-                status=self._parts.reader,
+                status=self._front.reader,
                 store=self._parts.store,
                 clock=self._parts.clock,
                 anchors=self._parts.anchors.known,
@@ -130,7 +131,7 @@ class Daemon:
     async def _stop(self) -> None:
         """Outside first, so that nothing new comes in; then what is under way; the token and the store last."""
         await self._close_doors()
-        await self._parts.control.stop()
+        await self._front.control.stop()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -140,10 +141,6 @@ class Daemon:
         for close in (self._parts.keeper.close, self._parts.registry.close, self._parts.ca.close, *tokens):
             with contextlib.suppress(GatewayError):
                 await close()
-
-    @property
-    def _doors(self) -> list[Door]:
-        return [self._parts.est, *([self._parts.page] if self._parts.page else [])]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -197,13 +194,13 @@ class Daemon:
         if entry.what in ("revocation", "wind-up") or (reported and self._parts.revocations.waits_for_reports(entry)):
             self._parts.revocations.ring()  # there may be more to revoke, and more that can be done
         if reported or entry.what in (Milestone.REVOKED_AT_CA, Milestone.VERIFIED):  # what closes a revocation
-            self._parts.orders.ring()
+            self._front.orders.ring()
         if entry.what in (Milestone.REVOKED_AT_CA, Milestone.VERIFIED, "wind-up", "pinned"):
             self._parts.replacements.ring()
         if entry.what == Milestone.VERIFIED and entry.device_id == self._parts.id:
             self._spawn(self._fall_silent())
         if entry.device_id is not None:
-            self._parts.control.ring(entry.device_id)
+            self._front.control.ring(entry.device_id)
 
     def _network_is_back(self) -> None:
         # In a moment: by then it is known what the hub has had to say meanwhile.
@@ -213,7 +210,7 @@ class Daemon:
     def _told(self, desired: Mapping[str, Any]) -> None:
         """The hub's desired properties, or a patch of them."""
         self._parts.answers.take(desired)
-        self._parts.orders.take(desired)
+        self._front.orders.take(desired)
 
     async def _fall_silent(self) -> None:
         """The gateway itself has been revoked, has said so, and was seen shut out: its key is not used any more."""
@@ -229,13 +226,13 @@ class Daemon:
         await self._close_doors()
 
     async def _close_doors(self) -> None:
-        for door in self._doors:
+        for door in self._front.doors:
             await door.close()
 
     def time_changed(self) -> None:
         """The clock was set, has become right or wrong, or the machine has slept: work all out anew."""
         self._parts.judge_peers(self._parts.client_tls)
-        for door in self._doors:
+        for door in self._front.doors:
             door.reload()
         if self._parts.clock.sane():
             # What the CA and Entra did not believe with a wrong clock.
@@ -244,7 +241,7 @@ class Daemon:
         self.ring()
 
     def _anchors_changed(self) -> None:
-        self._parts.est.reload()
+        self._front.est.reload()
 
     def ring(self) -> None:
         for service in (
@@ -265,6 +262,6 @@ class Daemon:
             log.error("the gateway's certificate: %s %s", error, error.remedy)
         else:
             if live is not None:
-                for door in self._doors:
+                for door in self._front.doors:
                     await door.show(live)
         self._parts.keeper.ring()

@@ -1,4 +1,5 @@
-"""What the daemon is made of: every port and service, built from the settings and joined to one another.
+"""What the daemon works with: every port and service, built from the settings and joined to one another. What leaves
+and people see of them is front.py's.
 
 A part has no behaviour of its own here; what happens when, and in which order things start and stop, is daemon.py's.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -17,17 +18,12 @@ from .ca.base import Holder, TokenSource
 from .ca.issuers import KINDS, Ca, Surroundings
 from .ca.sparing import SparedIssuer
 from .config import Settings
-from .control.service import ControlService
 from .core import revocation as table
-from .core.model import DeviceKind, DeviceState, SanKind
+from .core.model import DeviceKind, DeviceState
 from .errors import ConfigInvalid
 from .keys import tls
-from .keys.attester import TpmAttester
 from .keys.pin import Pin
 from .keys.token import Pkcs11KeyStore
-from .leaf.doors import est_door, page_door
-from .leaf.page.server import PageServer
-from .leaf.server import EstServer
 from .pki.idevid import Manufacturers
 from .services import registrar
 from .services.after_restore import AfterRestore
@@ -35,7 +31,6 @@ from .services.anchors import Anchors
 from .services.audit import AuditTrail
 from .services.clock import ClockWatch, SystemClock
 from .services.credentials import CredentialEngine
-from .services.doctor import Doctor
 from .services.enrollments import Enrollments
 from .services.events import Events
 from .services.health import Health
@@ -43,12 +38,8 @@ from .services.hooks import Hooks
 from .services.housekeeping import Housekeeping
 from .services.key_inventory import KeyInventory
 from .services.key_watch import KeyWatch
-from .services.leaves import Leaves
 from .services.link import LinkKeeper
-from .services.maintenance import Maintenance
 from .services.monitoring import Monitoring
-from .services.operations import Operations
-from .services.orders import Orders
 from .services.outbox import Outbox
 from .services.pins import Pins
 from .services.registrar import Registrar
@@ -56,13 +47,8 @@ from .services.renewals import Renewals
 from .services.replacements import Replacements
 from .services.revocations import Revocations
 from .services.sources import Sources
-from .services.status import StatusReader
 from .services.steps import GatewaySteps, LeafSteps
-from .services.swaps import Swaps
-from .services.technician import Technicians
 from .services.token_keeper import TokenKeeper
-from .services.token_operations import TokenOperations
-from .services.transfers import Transfers
 from .services.turns import Turns
 from .services.twin import TwinReporter
 from .store.database import SqliteStore
@@ -81,13 +67,7 @@ class Reactions(Protocol):
     def ring(self) -> None:
         """Something has changed: every loop is to look now."""
 
-    def ring_tokens(self) -> None: ...
     def time_changed(self) -> None: ...
-    async def reload(self, who: str) -> dict[str, Any]:
-        """Take up the configuration anew; services.maintenance."""
-
-    def configuration(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """How the configuration stands, and what of it waits for a person."""
 
 
 class Parts:
@@ -128,7 +108,7 @@ class Parts:
         )
         bundle = settings.trust.bundle
         trust_pem = bundle.read_text() if bundle else None
-        self.link = HubLink(settings.hub.host, self.id, self._bind, trust_pem, settings.hub.timeout)
+        self.link = HubLink(settings.hub.host, self.id, self.bind, trust_pem, settings.hub.timeout)
         self.answers = Answers()
         self.way = ways.chosen(
             settings.upstream,
@@ -219,8 +199,10 @@ class Parts:
         self.outbox = Outbox(store=self.store, clock=self.clock, events=self.events, link=self.link)
         self.hooks = Hooks(settings.hooks, store=self.store, clock=self.clock, events=self.events, gateway_id=self.id)
         self.twin = TwinReporter(store=self.store, link=self.link, gateway_id=self.id)
-        inventory = KeyInventory(store=self.store, clock=self.clock, gateway_id=self.id, tokens=self.tokens.values())
-        self.housekeeping = Housekeeping(store=self.store, clock=self.clock, inventory=inventory)
+        self.inventory = KeyInventory(
+            store=self.store, clock=self.clock, gateway_id=self.id, tokens=self.tokens.values()
+        )
+        self.housekeeping = Housekeeping(store=self.store, clock=self.clock, inventory=self.inventory)
         self.key_watch = KeyWatch(
             store=self.store, keys=self.keys, clock=self.clock, events=self.events, gateway_id=self.id
         )
@@ -243,7 +225,7 @@ class Parts:
             heard=self.sources.heard,
             ring=reactions.ring,
         )
-        manufacturers = Manufacturers(settings.manufacturers)
+        self.manufacturers = Manufacturers(settings.manufacturers)
         self.enrollments = Enrollments(
             store=self.store,
             clock=self.clock,
@@ -254,42 +236,7 @@ class Parts:
             anchors=self.anchors.known,
             answer_within=settings.est.answer_within,
             hold=self.after_restore.require,
-            origin_of=manufacturers.origin_of,
-        )
-        names = [
-            each.value for each in gateway.sans if each.kind in (SanKind.IP, SanKind.DNS) and "*" not in each.value
-        ]
-        self.est = est_door(
-            lambda tls: EstServer(self.enrollments, settings.est, tls, names),
-            self._bind,
-            self.anchors.known,
-            manufacturers.anchors,
-        )
-        self.reader = StatusReader(
-            store=self.store,
-            clock=self.clock,
-            tokens={**self.tokens, "gateway": self.key_watch},
-            algorithm=gateway.key_algorithm,
-            link=self.link,
-            health=self.health,
-            gateway_id=self.id,
-            spared=self.issuer.spared,
-            issuer_name=settings.issuer.kind,
-            issuer_url=self.ca.url,
-            hub_host=settings.hub.host,
-            est_url=lambda: self.est.url,
-            sources=self.sources.shown,
-            hooks=self.hooks.shown,
-            configuration=reactions.configuration,
-            restored=self.after_restore.waiting,
-        )
-        self.swaps = Swaps(
-            store=self.store,
-            clock=self.clock,
-            events=self.events,
-            reader=self.reader,
-            code_lifetime=settings.control.code_lifetime,
-            ring=reactions.ring,
+            origin_of=self.manufacturers.origin_of,
         )
         self.audit = AuditTrail(
             store=self.store,
@@ -299,99 +246,19 @@ class Parts:
             gateway_id=self.id,
             signed=self.twin.ring,
         )
-        technicians = Technicians(
-            store=self.store,
-            clock=self.clock,
-            events=self.events,
-            reader=self.reader,
-            swaps=self.swaps,
-            gateway_id=self.id,
-            url=lambda: self.page.url if self.page else None,
-        )
-        self.page = (
-            page_door(lambda tls: PageServer(technicians, settings.page, tls, self.id, names), self._bind)
-            if settings.page.enabled
-            else None
-        )
-        self.operations = Operations(
-            store=self.store,
-            clock=self.clock,
-            events=self.events,
-            keys=self.keys,
-            engine=self.engine,
-            steps=self.gateway_steps,
-            registrar=self.registrar,
-            reader=self.reader,
-            bootstrap_issuer=self.ca.bootstrap,
-            trust_clock=lambda: self.clock.trust(self.store),
-            gateway_id=self.id,
-            algorithm=gateway.key_algorithm,
-            swaps=self.swaps,
-            try_ca=self.issuer.try_now,
-            ring=reactions.ring,
-            token=TokenOperations(
-                store=self.store,
-                clock=self.clock,
-                events=self.events,
-                tokens=self.tokens,
-                attester=TpmAttester(self.keys),
-                inventory=inventory,
-                gateway_id=self.id,
-                ring=reactions.ring_tokens,
-            ),
-            maintenance=Maintenance(
-                store=self.store,
-                clock=self.clock,
-                events=self.events,
-                gateway_id=self.id,
-                database=gateway.state_directory / "gatewayd.db",
-                reload=reactions.reload,
-            ),
-            audit=self.audit,
-            doctor=Doctor(
-                settings,
-                status=self.reader,
-                store=self.store,
-                clock=self.clock,
-                tls=self.client_tls,
-                anchors=self.anchors.known,
-                gateway_id=self.id,
-            ),
-            page=technicians,
-            leaves=Leaves(
-                store=self.store,
-                clock=self.clock,
-                events=self.events,
-                reader=self.reader,
-                gateway_id=self.id,
-                code_lifetime=settings.control.code_lifetime,
-                manufacturers=manufacturers.names,
-            ),
-            transfers=Transfers(
-                store=self.store,
-                clock=self.clock,
-                events=self.events,
-                steps=self.gateway_steps,
-                anchors=self.anchors,
-                gateway_id=self.id,
-                ring=reactions.ring,
-            ),
-        )
         self.watch = ClockWatch(
             clock=self.clock,
             store=self.store,
             changed=reactions.time_changed,
             refresh=synchronised.refresh if settings.clock.trust_kernel else None,
         )
-        self.control = ControlService(self.operations, settings.control, self.id)
-        self.orders = Orders(store=self.store, link=self.link, clock=self.clock, revoke=self.operations.revoke_for)
 
     def judge_peers(self, context: ssl.SSLContext) -> None:
         """With a wrong clock, as of the time that has certainly come: the hub and the leaves are let in and the link
         goes on."""
         tls.judge_at(context, None if self.clock.sane() else self.clock.now())
 
-    def _bind(
+    def bind(
         self,
         context: ssl.SSLContext,
         certificate: x509.Certificate,
@@ -420,7 +287,7 @@ class Parts:
 
     def _client_context(self, credential: LinkCredential) -> ssl.SSLContext:
         context = self._trusting_context()
-        self._bind(context, credential.certificate, credential.chain, credential.private_key)
+        self.bind(context, credential.certificate, credential.chain, credential.private_key)
         return context
 
     def _entra(self, key: rsa.RSAPrivateKey, certificate: x509.Certificate) -> TokenSource:

@@ -13,6 +13,7 @@ from .config import Settings, changes
 from .control.base import Data
 from .core.model import JournalEntry
 from .errors import ConfigInvalid, ReloadRefused, RestartNeeded
+from .front import Front
 from .parts import Parts
 from .services import own_record, views
 from .services.events import DAEMON
@@ -23,9 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class Reloading:
-    def __init__(self, parts: Parts, load: Callable[[], Settings]) -> None:
+    def __init__(self, parts: Parts, front: Front, load: Callable[[], Settings]) -> None:
         """``load`` reads and checks the configuration; it raises ConfigInvalid."""
         self._parts = parts
+        self._front = front
         self._load = load
         self._lock = asyncio.Lock()
         self._loaded_at = parts.clock.now()
@@ -65,7 +67,7 @@ class Reloading:
         if change.needs_restart:
             words.append(f"after a restart: {', '.join(change.needs_restart)}")
         await self._write_down(who, "done", "; ".join(words), change.settings)
-        take_up(self._parts, change.settings)
+        take_up(self._parts, self._front, change.settings)
         self._needs_restart, self._refused, self._loaded_at = change.needs_restart, None, self._parts.clock.now()
         return {"applied": list(change.applied), "needs_restart": list(change.needs_restart)}
 
@@ -102,7 +104,7 @@ class Reloading:
         return self._shown(), found
 
 
-def take_up(parts: Parts, settings: Settings) -> None:
+def take_up(parts: Parts, front: Front, settings: Settings) -> None:
     """What is live of ``settings`` holds from now on, in every part that uses it (config.changes.LIVE)."""
     parts.settings = settings
     logging.getLogger().setLevel(settings.log.level.upper())
@@ -111,4 +113,4 @@ def take_up(parts: Parts, settings: Settings) -> None:
     parts.turns.policy, parts.turns.paced = policies.default, settings.renewal.paced
     parts.sources.take_up(settings.revocation)
     parts.hooks.take_up(settings.hooks)
-    parts.operations.leaves.code_lifetime = parts.swaps.code_lifetime = settings.control.code_lifetime
+    front.operations.leaves.code_lifetime = front.swaps.code_lifetime = settings.control.code_lifetime
