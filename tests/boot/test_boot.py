@@ -90,6 +90,7 @@ def test_the_life_of_a_gateway(machine: Machine, package: Path, tmp_path: Path) 
             _survives_a_disk_that_turns_read_only(machine, disk)
 
         machine.leave_network()
+        known = [each["device_id"] for each in ctl(machine, "device", "list")]
         for name in ("entra", "hub", "ezca"):
             lab.stop(name)
         machine.reboot()
@@ -97,7 +98,7 @@ def test_the_life_of_a_gateway(machine: Machine, package: Path, tmp_path: Path) 
         for name in ("entra", "hub", "ezca"):
             lab.start(name)
         wait_for(lambda: connected(machine), "the daemon after a reboot", within=90)
-        assert [each["device_id"] for each in ctl(machine, "device", "list")] == ["gw-1", "leaf-1", "leaf-9"]
+        assert [each["device_id"] for each in ctl(machine, "device", "list")] == known
 
         _upgraded(machine, package, tmp_path)
         done = ctl(machine, "revoke", "leaf-1", "--reason", "keyCompromise", "--yes")
@@ -243,15 +244,28 @@ def on_a_disk_of_its_own(machine: Machine, image: Path) -> Iterator[Path]:
     wait_for(lambda: connected(machine), "the daemon")
 
 
-def _refused_for_the_disk(machine: Machine, *words: str) -> None:
-    """Nothing new is promised, it is said why, and what is there goes on."""
-    done = machine.run("gatewayctl", "device", "add", "leaf-9", "--json", check=False)
-    failure = json.loads(done[: done.rindex("}") + 1])
+def _refused_for_the_disk(machine: Machine, *words: str) -> list[str]:
+    """Sooner or later nothing new is promised, it is said why, and what is there goes on. Returns the devices that were
+    added before."""
+    added: list[str] = []
+    while True:
+        device_id = f"{words[0]}-{len(added)}"
+        done = machine.run("gatewayctl", "device", "add", device_id, "--json", check=False)
+        failure = json.loads(done[: done.rindex("}") + 1])
+        if "error" in failure:
+            break
+        added.append(device_id)
+        assert len(added) < 200, "there seems to be room without end"
     assert failure["error"] in words, done
     assert "Traceback" not in done
     status = ctl(machine, "status")
     assert status["hub"]["state"] == "connected"
     assert failure["error"] in [each["error"] for each in status["waiting"]]
+    return added
+
+
+def _are_known(machine: Machine, *device_ids: str) -> None:
+    assert {*device_ids} <= {each["device_id"] for each in ctl(machine, "device", "list")}
 
 
 def _survives_a_full_disk(machine: Machine) -> None:
@@ -259,7 +273,7 @@ def _survives_a_full_disk(machine: Machine) -> None:
     fill = f"cat /dev/zero > {ballast} || true; sync; cat /dev/zero >> {ballast} || true"
     pid = main_pid(machine)
     machine.run("sh", "-c", fill)
-    _refused_for_the_disk(machine, "StoreFull")
+    added = _refused_for_the_disk(machine, "StoreFull")
     assert main_pid(machine) == pid
     machine.run("rm", ballast)
     assert ctl(machine, "device", "add", "leaf-9")["code"]
@@ -269,20 +283,20 @@ def _survives_a_full_disk(machine: Machine) -> None:
     wait_for(lambda: int(machine.output("systemctl", "show", "-P", "NRestarts", "gatewayd")) > 1, "a restart")
     machine.run("rm", ballast)
     wait_for(lambda: connected(machine), "the daemon once there is room")
-    assert "leaf-9" in [each["device_id"] for each in ctl(machine, "device", "list")]
+    _are_known(machine, *added, "leaf-9")
 
 
 def _survives_a_disk_that_turns_read_only(machine: Machine, device: Path) -> None:
     """As a failing one does: ext4 finds an error and writes no more."""
     Path(f"/sys/fs/ext4/{device.name}/trigger_fs_error").write_text("1")
-    _refused_for_the_disk(machine, "StoreReadOnly", "StoreBroken")
+    added = _refused_for_the_disk(machine, "StoreReadOnly", "StoreBroken")
     machine.run("systemctl", "kill", "--signal=SIGKILL", "gatewayd")
     wait_for(lambda: main_pid(machine) == "0", "the end of the daemon")
     wait_for(lambda: machine.exit_code("umount", "/var/lib/gatewayd") == 0, "a moment between two attempts")
     machine.run("sh", "-c", f"fsck.ext4 -p {device} || [ $? -le 1 ]")
     machine.run("mount", str(device), "/var/lib/gatewayd")
     wait_for(lambda: connected(machine), "the daemon once the disk is whole")
-    assert "leaf-9" in [each["device_id"] for each in ctl(machine, "device", "list")]
+    _are_known(machine, *added, "leaf-9")
 
 
 def _survives(machine: Machine, *what: str) -> None:
