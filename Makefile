@@ -1,6 +1,7 @@
 # make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
 # make test-kill, test-token, test-clock, test-page, test-door, bench-base, bench-revocation   what takes longer: kill -9, faults, wrong time, who may; figures
+# make deb, test-boot, bench-service   the package; the package on machines that boot; what waiting and idling cost
 # make sim-decade, bench-renewal   ten years of 10,000 leaves; what deciding costs with 100,000
 # All set up what they need first (Debian packages with sudo when not root, then .venv).
 
