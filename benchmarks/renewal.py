@@ -36,6 +36,7 @@ from gatewayd.store.database import SqliteStore
 from tests.support.fakes import FakeClock, FakeKeyStore, FakeLink, FakeRegistry
 from tests.support.plant import OpenGate
 
+from . import memory
 from .figures import figure
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
@@ -189,6 +190,7 @@ def main() -> None:
     figure("memory_with_100_devices", small["memory"] / 1e6, "MB")
     figure("memory_with_100000_devices", large["memory"] / 1e6, "MB")
     figure("memory_a_device", (large["memory"] - small["memory"]) / (LARGE - SMALL), "bytes", at_most=1024)
+    memory.measure()
 
 
 if __name__ == "__main__":

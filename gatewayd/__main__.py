@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import __version__, config
+from . import __version__, config, memory
 from .errors import ConfigInvalid, GatewayError
 from .keys import pin
 from .keys.pin import Pin
@@ -91,6 +91,8 @@ def _token_init(settings: config.Settings, pin_fd: int | None) -> int:
 
 def _serve(settings: config.Settings, pin_fd: int | None, file: Path) -> int:
     from . import journald
+
+    memory.prepare()
     from .daemon import Daemon
 
     journald.set_up(settings.log.level)

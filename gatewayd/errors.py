@@ -435,6 +435,18 @@ class RegistrarRefused(GatewayError):
     remedy = "Upload the output of 'gatewayctl registrar certificate' to the gateway's Entra application."
 
 
+class RegistrarCertificateEnds(GatewayError):
+    """The certificate that Entra knows the gateway's application by ends soon, and Entra does not take the next yet."""
+
+    fault = Fault.OPERATOR
+    recoverable = True
+    exit_code = 77
+    remedy = (
+        "Upload the output of 'gatewayctl registrar certificate' to the gateway's Entra application, beside the present"
+        " one, which is used until the new one works."
+    )
+
+
 # --- the hub -------------------------------------------------------------------------------------
 
 

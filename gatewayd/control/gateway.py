@@ -9,7 +9,7 @@ from typing import Any
 from gi.repository import GLib
 from pydbus.generic import signal
 
-from .. import __version__
+from .. import __version__, memory
 from . import arguments
 from .arguments import Options
 from .base import Caller, Data, Operations, Work
@@ -19,6 +19,11 @@ from .variants import from_mapping, from_mappings, text
 from .wrapper import takes_file
 
 Given = dict[str, Any]
+
+_MANY = 1000
+"""Devices in a list, beyond which what it took is given back."""
+_SENT_WITHIN = 5.0
+"""Seconds, for such a list."""
 
 
 class GatewayObject:
@@ -49,6 +54,9 @@ class GatewayObject:
         wanted = options.wanted()
         options.end()
         found = await self._operations.device_list(wanted)
+        if len(found) > _MANY:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_SENT_WITHIN, lambda: loop.run_in_executor(None, memory.give_back))
         return await asyncio.to_thread(from_mappings, found)  # thousands would hold up the loop
 
     async def GetDevice(self, device_id: str) -> GLib.Variant:

@@ -46,6 +46,8 @@ RETRY_EXPIRED = timedelta(minutes=15)
 nor a busy loop."""
 RETRY_BLOCKED = timedelta(hours=1)
 """The longest wait while a person has to mend something at the CA: mended, it is not to wait for hours."""
+ASK_AGAIN_FIRST = timedelta(seconds=2)
+"""For a CA that is at work and would like to be asked sooner."""
 BELIEVED = RETRY_LAST + timedelta(minutes=5)
 """No attempt is put off for longer than RETRY_LAST. A moment further ahead than this was worked out while the clock was
 ahead, and says nothing."""
@@ -89,6 +91,12 @@ def is_emergency(now: datetime, not_before: datetime, not_after: datetime, polic
 def is_due(moment: datetime | None, now: datetime) -> bool:
     """Whether an attempt that was put off until ``moment`` may be made."""
     return moment is None or not now < moment <= now + BELIEVED
+
+
+def ask_again_at(now: datetime, retry_after: float) -> datetime:
+    """When to ask a CA again that is at work and has named a time (seconds): then, but within reason."""
+    wait = timedelta(seconds=min(retry_after, RETRY_LAST.total_seconds()))  # however large a number it was
+    return now + max(wait, ASK_AGAIN_FIRST)
 
 
 def retry_at(

@@ -34,7 +34,7 @@ from ..core.model import (
     OutboxMessage,
     RevocationReason,
 )
-from ..core.renewal import RETRY_FIRST, RenewalPolicies, Window, is_due, renew_at, retry_at
+from ..core.renewal import RETRY_FIRST, RenewalPolicies, Window, ask_again_at, is_due, renew_at, retry_at
 from ..errors import CertificateUnacceptable, GatewayError, HubUnreachable, Internal
 from ..pki import certificates
 from ..store.base import Store, Tx
@@ -190,7 +190,7 @@ class CredentialEngine:
             case Action.REQUEST:
                 answer = await steps.request(device, begun)
                 if isinstance(answer, Working):
-                    later = retry_at(self._clock.now(), 1, 0.0, retry_after=answer.retry_after)
+                    later = ask_again_at(self._clock.now(), answer.retry_after)
                     # What the CA has is looked for before it is asked again: an attempt whose outcome is open.
                     return Event.WORKING, replace(begun, attempts=1, next_attempt_at=later), "the CA is at work"
                 replaces = await self._store.read(lambda tx: tx.credentials.current(device.device_id))

@@ -1,12 +1,15 @@
-"""What nobody waits for: keys that are not needed any more, codes long expired, messages long sent.
+"""What nobody waits for: keys that are not needed any more, codes long expired, messages long sent,
+memory that was freed.
 
 The journal is not cut: it is the audit trail, whose records prove each other (docs/operations.md says how it grows).
 """
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
+from .. import memory
 from ..store.base import Store
 from .clock import Clock
 from .events import Alarm
@@ -38,3 +41,4 @@ class Housekeeping:
             now = self._clock.now()
             await self._store.write(lambda tx: (tx.codes.purge(now - _CODES_KEPT), tx.outbox.purge(now - _SENT_KEPT)))
         await self._inventory.collect()
+        await asyncio.to_thread(memory.give_back)

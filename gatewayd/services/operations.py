@@ -126,7 +126,7 @@ class Operations:
         return await self._reader.device_show(device_id)
 
     async def registrar_certificate(self, caller: Caller) -> str:
-        return pem.encode([await self._registrar.certificate()])
+        return pem.encode([await self._registrar.to_upload()])
 
     async def diagnose(self) -> list[Data]:
         return await self._doctor.diagnose()

@@ -17,7 +17,7 @@ from ..errors import AlgorithmUnsupported, ClockWrong, DeviceUnknown, NotBootstr
 from ..keys.base import TokenStatus
 from ..store.base import Store, Tx
 from ..upstream.base import Link
-from . import views
+from . import registrar, views
 from .clock import Clock
 from .health import Health
 from .learning import still_admitted
@@ -76,7 +76,7 @@ class StatusReader:
 
     async def status(self) -> Data:
         now = self._clock.now()
-        overview, own, census, expired, open_ones, closed, in_trouble, others, hooks = await self._store.read(
+        overview, own, census, expired, open_ones, closed, in_trouble, others, hooks, known_as = await self._store.read(
             lambda tx: (
                 tx.devices.overview(self._gateway_id),
                 tx.credentials.all(self._gateway_id, lifecycle.UNFINISHED),
@@ -87,6 +87,7 @@ class StatusReader:
                 tx.credentials.in_trouble(),
                 [*_hardware_awaited(tx, now), *_swaps_in_trouble(tx), *still_admitted(tx, now)],
                 self._hooks(tx),
+                registrar.shown(tx),
             )
         )
         assert overview is not None
@@ -104,6 +105,7 @@ class StatusReader:
             **{f"{name}_token": views.token(keys.status()) for name, keys in self._tokens.items() if name != "gateway"},
             "clock": views.clock(self._clock.status()),
             "issuer": self._issuer | views.peer(self._health.issuer) | views.spared(self._spared(), now),
+            **({"registrar": known_as} if known_as else {}),
             "hub": {
                 "host": self._hub_host,
                 **views.link(self._link.status()),
@@ -119,6 +121,7 @@ class StatusReader:
                 *others,
                 *views.expired_waiting(gateway, expired, counts["expired"]),
                 *views.hooks_waiting(hooks),
+                *views.registrar_waiting(known_as),
                 *configuration_waits,
                 *self._restored(),
                 *views.store_waiting(self._store.trouble),

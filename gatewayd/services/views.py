@@ -33,6 +33,7 @@ from ..errors import (
     KeyMissing,
     PinMissing,
     PinRefused,
+    RegistrarCertificateEnds,
     ReplacementWaiting,
     StoreBroken,
     TokenNotFound,
@@ -342,6 +343,14 @@ def hooks_waiting(hooks: Iterable[Data]) -> list[Data]:
 
 def store_waiting(trouble: StoreBroken | None) -> list[Data]:
     return [] if trouble is None else [waiting(trouble.message, type(trouble))]
+
+
+def registrar_waiting(registrar: dict[str, str]) -> list[Data]:
+    """While there is a next certificate that Entra does not take yet."""
+    if "next_not_after" not in registrar:
+        return []
+    what = f"The certificate that Entra knows the gateway by ends at {registrar['not_after']}; the next one is made."
+    return [waiting(what, RegistrarCertificateEnds)]
 
 
 def waiting_for_person(last_error: str | None, device_id: str) -> Data | None:

@@ -15,6 +15,7 @@ from gatewayd.core.renewal import (
     RETRY_FIRST,
     RETRY_LAST,
     RenewalPolicy,
+    ask_again_at,
     is_due,
     is_emergency,
     renew_at,
@@ -125,3 +126,8 @@ def test_an_expired_certificate_is_still_worth_trying_but_no_busy_loop(
 def test_a_moment_further_ahead_than_any_retry_says_nothing(ahead: timedelta | None, due: bool) -> None:
     now = datetime(2031, 5, 1, tzinfo=UTC)
     assert is_due(None if ahead is None else now + ahead, now) is due
+
+
+@pytest.mark.parametrize(("named", "wait"), [(0, 2), (1, 2), (90, 90), (1e9, 21600), (float("inf"), 21600)])
+def test_a_ca_at_work_is_asked_again_when_it_says_within_reason(named: float, wait: int) -> None:
+    assert ask_again_at(START, named) == START + wait * SECOND
