@@ -33,7 +33,8 @@ from gatewayd.services.turns import Turns
 from gatewayd.services.twin import TwinReporter
 from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
-from tests.support.fakes import FakeClock, FakeKeyStore, FakeLink, FakeRegistry
+from tests.support.fake_hub import FakeLink, FakeRegistry
+from tests.support.fakes import FakeClock, FakeKeyStore
 from tests.support.plant import OpenGate
 
 from . import memory

@@ -55,13 +55,12 @@ from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
 from gatewayd.upstream.base import LinkCredential, Way
 from gatewayd.upstream.ways import RegistryWay
+from tests.support.fake_hub import FakeLink, FakeRegistry
 from tests.support.fakes import (
     FakeAttester,
     FakeClock,
     FakeIssuer,
     FakeKeyStore,
-    FakeLink,
-    FakeRegistry,
     FakeTokens,
     Faults,
 )

@@ -15,7 +15,8 @@ from gatewayd.upstream.answers import Answer, Answers, Status
 from gatewayd.upstream.base import LinkCredential, LinkState, Order, Waiting
 from gatewayd.upstream.ways import CaWay, RegistryWay, ReportWay, chosen
 from tests.support.authority import Authority
-from tests.support.fakes import FakeClock, FakeLink, FakeRegistry
+from tests.support.fake_hub import FakeLink, FakeRegistry
+from tests.support.fakes import FakeClock
 
 GATEWAY, LEAF = "gw-1", "leaf-1"
 DEADLINE = 60.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gatewayd.config import EzcaSettings
 from tests.support.authority import SERVER, Authority
-from tests.support.lab import unused_address
+from tests.support.lab import Lab, unused_address
+
+from .ezca_world import OWNER, World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -78,3 +81,25 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     made.url = f"https://{address}:{runner.addresses[0][1]}"
     yield made
     await runner.cleanup()
+
+
+@pytest.fixture(scope="package")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with Lab(tmp_path_factory.mktemp("lab")) as lab:
+        lab.start("ezca", "--page-size", "3")
+        yield lab
+
+
+@pytest.fixture(scope="package")
+def token(running: Lab) -> str:
+    """A person's; made once, because it takes a process."""
+    return running.token(EzcaSettings("", "").scope, OWNER.object_id)
+
+
+@pytest.fixture
+def world(running: Lab, tmp_path: Path, token: str) -> Iterator[World]:
+    made = World(running, tmp_path, token)
+    yield made
+    made.unknown()
+    for each in running.get("ezca", "/lab/faults"):
+        assert each["times"] is None, f"a fault was not met: {each}"

@@ -1,154 +1,19 @@
-"""The whole life of certificates at EZCA, against the stand-in in a process of its own."""
+"""First certificates from EZCA, and what an unclear answer leaves behind, against the stand-in in its own process."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gatewayd.ca.base import CertificateRequest, Holder, Issued, Issuer
-from gatewayd.ca.ezca import EzcaIssuer
-from gatewayd.ca.sparing import RateLimit
-from gatewayd.config import EzcaSettings, OwnerSettings
-from gatewayd.core.model import RevocationReason, San
+from gatewayd.ca import ezca
+from gatewayd.ca.base import Issuer
 from gatewayd.errors import IssuerRejected, IssuerUnconfigured, IssuerUnreachable, RegistrarRefused
-from gatewayd.pki import certificates, csr, pem
-from gatewayd.upstream.entra import StaticToken
-from tests.support.authority import Authority, now
-from tests.support.lab import Lab
+from gatewayd.pki import certificates
 
-OWNER = OwnerSettings("11111111-1111-1111-1111-111111111111", "Ada")
-APPLICATION = "22222222-2222-2222-2222-222222222222"
-SANS = (San.parse("dns:gw-1.example"), San.parse("ip:192.0.2.7"))
-RSA_KEY = rsa.generate_private_key(65537, 2048)
-REASON = RevocationReason.KEY_COMPROMISE
-
-Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with Lab(tmp_path_factory.mktemp("lab")) as lab:
-        lab.start("ezca", "--page-size", "3")
-        yield lab
-
-
-@pytest.fixture(scope="module")
-def token(running: Lab) -> str:
-    """A person's; made once, because it takes a process."""
-    return running.token(EzcaSettings("", "").scope, OWNER.object_id)
-
-
-class World:
-    """The stand-in as one test sees it: with no faults left over and devices nobody else uses."""
-
-    def __init__(self, lab: Lab, directory: Path, token: str) -> None:
-        self.lab = lab
-        self.directory = directory
-        self.known: tuple[x509.Certificate, ...] = pem.bundle(lab.ca_root) + pem.bundle(
-            lab.directory / "ca-issuing.pem"
-        )
-        ready = lab.ready("ezca")
-        self.settings = EzcaSettings(
-            ca_id=ready["ca_id"].upper(),
-            template_id=ready["template_id"],
-            url=lab.url("ezca") + "/",
-            est_url=ready["est_url"],
-            owners=(OWNER,),
-            timeout=5.0,
-        )
-        self.token = token
-        self.issuer = self.make_issuer()
-        self._before = len(self.minted())
-
-    def make_issuer(self, **changes: Any) -> EzcaIssuer:
-        token = StaticToken(changes.pop("token", self.token))
-        return EzcaIssuer(
-            replace(self.settings, **changes),
-            token,
-            self.lab.tls,
-            rate=RateLimit(1000),
-            requester=APPLICATION,
-            known=lambda: self.known,
-        )
-
-    def fault(self, call: str, mode: str, **more: Any) -> None:
-        self.lab.post("ezca", "/lab/faults", {"call": call, "mode": mode, **more})
-
-    def unknown(self, *calls: str) -> None:
-        self.lab.post("ezca", "/lab/unknown", {"calls": list(calls)})
-
-    def calls(self) -> list[str]:
-        return [each["call"] for each in self.lab.get("ezca", "/lab/log")]
-
-    def minted(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.lab.get("ezca", "/lab/certificates")
-        return found
-
-    @property
-    def new(self) -> list[dict[str, Any]]:
-        """What the CA has minted since the test began."""
-        return self.minted()[self._before :]
-
-    def holder(self, issued: Issued, key: Key) -> Holder:
-        def context() -> ssl.SSLContext:
-            made = ssl.create_default_context(cafile=self.lab.web_root)
-            file = self.directory / "holder.pem"
-            file.write_bytes(
-                issued.certificate.public_bytes(Encoding.PEM)
-                + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            )
-            made.load_cert_chain(file)
-            return made
-
-        return Holder(issued.certificate, key, context)
-
-    def check(self, issued: object, request: CertificateRequest) -> Issued:
-        """The daemon's own check: what was issued is what was asked for."""
-        assert isinstance(issued, Issued)
-        certificates.check_issued(
-            issued.certificate,
-            issued.chain,
-            pem.bundle(self.lab.ca_root),
-            device_id=request.device_id,
-            sans=request.sans,
-            public_key_sha256=csr.read(request.csr).public_key_sha256,
-            server_auth=request.server_auth,
-            now=now(),
-            replaces=None,
-        )
-        return issued
-
-
-@pytest.fixture
-def world(running: Lab, tmp_path: Path, token: str) -> Iterator[World]:
-    made = World(running, tmp_path, token)
-    yield made
-    made.unknown()
-    for each in running.get("ezca", "/lab/faults"):
-        assert each["times"] is None, f"a fault was not met: {each}"
-
-
-def ec_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def request(device_id: str, key: Key, sans: tuple[San, ...] = SANS, server_auth: bool = True) -> CertificateRequest:
-    return CertificateRequest(device_id, csr.build(key, device_id, sans), sans, server_auth)
-
-
-async def first(world: World, device_id: str, key: Key) -> Issued:
-    asked = request(device_id, key)
-    return world.check(await world.issuer.issue(asked), asked)
+from .ezca_world import APPLICATION, OWNER, REASON, SANS, World, ec_key, first, request
 
 
 def test_it_is_an_issuer(world: World) -> None:
@@ -266,151 +131,15 @@ async def test_only_a_certificate_for_this_very_request_is_found(world: World) -
     assert await world.issuer.find(asked) is None
 
 
-async def test_the_newest_of_several_is_found_and_they_are_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_newest_of_several_is_found_and_they_are_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(ezca.log, "warning", lambda text, *values: told.append(text % values))
     key = ec_key()
     await first(world, "gw-twice", key)
     await asyncio.sleep(1.1)  # certificates count in seconds
     newest = await first(world, "gw-twice", key)
     assert await world.issuer.find(request("gw-twice", key)) == newest
-    assert "2 valid certificates for one key of gw-twice" in caplog.text
-
-
-# --- renewal -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("unknown", "calls"),
-    [
-        ((), ["RenewCertificateV3"]),
-        (("RenewCertificateV3",), ["RenewCertificateV3", "RenewCertificateV2"]),
-        (
-            ("RenewCertificateV3", "RenewCertificateV2"),
-            ["RenewCertificateV3", "RenewCertificateV2", "RenewCertificate"],
-        ),
-    ],
-)
-async def test_an_rsa_holder_renews_by_the_newest_call_that_the_server_knows(
-    world: World, unknown: tuple[str, ...], calls: list[str]
-) -> None:
-    present = await first(world, "gw-rsa", RSA_KEY)
-    world.unknown(*unknown)
-    next_key = rsa.generate_private_key(65537, 2048)
-    asked = request("gw-rsa", next_key)
-    renewed = world.check(await world.issuer.renew(asked, world.holder(present, RSA_KEY)), asked)
-    assert renewed.chain == world.known[::-1]
-    assert world.calls()[-len(calls) :] == calls
-    # What was learnt is remembered: the next renewal starts where this one ended.
-    again = request("gw-rsa", ec_key())
-    world.check(await world.issuer.renew(again, world.holder(renewed, next_key)), again)
-    assert world.calls()[-2:] == [calls[-1]] * 2
-
-
-async def test_a_server_without_any_renewal_call_waits_for_a_person(world: World) -> None:
-    present = await first(world, "gw-none", RSA_KEY)
-    world.unknown("RenewCertificateV3", "RenewCertificateV2", "RenewCertificate")
-    with pytest.raises(IssuerUnconfigured, match=r"none of the renewal calls; check \[ezca\] url"):
-        await world.issuer.renew(request("gw-none", ec_key()), world.holder(present, RSA_KEY))
-
-
-@pytest.mark.parametrize("mode", ["double-encoded", "no-root"])
-async def test_a_renewal_is_read_in_each_form(world: World, mode: str) -> None:
-    present = await first(world, "gw-forms", RSA_KEY)
-    world.fault("RenewCertificateV3", mode)
-    asked = request("gw-forms", ec_key())
-    world.check(await world.issuer.renew(asked, world.holder(present, RSA_KEY)), asked)
-
-
-@pytest.mark.parametrize("call", ["RenewCertificateV3", "RenewCertificateV2", "RenewCertificate"])
-@pytest.mark.parametrize(
-    ("mode", "error"), [("wrapped-failure", IssuerRejected), ("error-text", IssuerRejected), ("502", IssuerUnreachable)]
-)
-async def test_a_refused_renewal_is_not_tried_by_an_older_call(
-    world: World, call: str, mode: str, error: type[Exception]
-) -> None:
-    present = await first(world, "gw-refused", RSA_KEY)
-    older = {
-        "RenewCertificateV2": ["RenewCertificateV3"],
-        "RenewCertificate": ["RenewCertificateV3", "RenewCertificateV2"],
-    }
-    world.unknown(*older.get(call, []))
-    world.fault(call, mode)
-    with pytest.raises(error, match="renew the certificate of gw-refused"):
-        await world.issuer.renew(request("gw-refused", ec_key()), world.holder(present, RSA_KEY))
-    assert world.calls()[-1] == call
-    assert len(world.new) == 1
-
-
-async def test_a_revoked_holder_cannot_renew_and_a_person_is_asked(world: World) -> None:
-    present = await first(world, "gw-revoked", RSA_KEY)
-    await world.issuer.revoke(present.certificate, REASON)
-    with pytest.raises(IssuerUnconfigured, match="HTTP 401, the certificate is revoked"):
-        await world.issuer.renew(request("gw-revoked", ec_key()), world.holder(present, RSA_KEY))
-
-
-async def test_other_names_are_asked_for_as_registrar(world: World) -> None:
-    present = await first(world, "gw-renamed", RSA_KEY)
-    asked = request("gw-renamed", ec_key(), sans=(San.parse("dns:other.example"),))
-    world.check(await world.issuer.renew(asked, world.holder(present, RSA_KEY)), asked)
-    assert world.calls()[-1] == "RequestSSLCertificateV2"
-
-
-async def test_an_ec_holder_renews_over_est(world: World) -> None:
-    key, next_key = ec_key(), ec_key()
-    present = await first(world, "gw-ec", key)
-    asked = request("gw-ec", next_key)
-    renewed = world.check(await world.issuer.renew(asked, world.holder(present, key)), asked)
-    assert renewed.chain == world.known[::-1]
-    assert world.calls()[-1] == "simpleenroll"
-
-
-async def test_an_unknown_issuing_certificate_is_fetched_over_est(world: World) -> None:
-    key = ec_key()
-    present = await first(world, "gw-rotated", key)
-    world.known, before = Authority().chain, world.known
-    asked = request("gw-rotated", ec_key())
-    renewed = world.check(await world.issuer.renew(asked, world.holder(present, key)), asked)
-    assert renewed.chain == before[::-1]
-    assert world.calls()[-2:] == ["simpleenroll", "cacerts"]
-
-
-async def test_without_an_est_url_the_registrar_asks_for_an_ec_holder(world: World) -> None:
-    key = ec_key()
-    present = await first(world, "gw-no-est", key)
-    asked = request("gw-no-est", ec_key())
-    world.check(await world.make_issuer(est_url="").renew(asked, world.holder(present, key)), asked)
-    assert world.calls()[-1] == "RequestSSLCertificateV2"
-
-
-# --- revocation ----------------------------------------------------------------------------------
-
-
-async def test_a_revocation_is_done_once_and_may_be_asked_for_again(world: World) -> None:
-    issued = await first(world, "gw-end", ec_key())
-    serial = certificates.serial_hex(issued.certificate)
-    evidence = await world.issuer.revoke(issued.certificate, REASON)
-    assert evidence == f"EZCA revoked certificate {serial} (the certificate is revoked)."
-    assert [each["revoked"] for each in world.new] == [True]
-    assert await world.issuer.revoke(issued.certificate, REASON) == f"EZCA lists certificate {serial} as revoked."
-
-
-@pytest.mark.parametrize("mode", ["500-after-issuing", "reset-after-issuing"])
-async def test_a_revocation_behind_an_unclear_answer_is_seen(world: World, mode: str) -> None:
-    issued = await first(world, "gw-unclear", ec_key())
-    world.fault("RevokeCertificateV2", mode)
-    assert "as revoked" in await world.issuer.revoke(issued.certificate, REASON)
-
-
-async def test_a_revocation_that_failed_keeps_its_own_reason(world: World) -> None:
-    issued = await first(world, "gw-alive", ec_key())
-    world.fault("RevokeCertificateV2", "503", message="maintenance", retry_after=30)
-    world.fault("GetMyCertificatesV2Paginated", "reset")
-    with pytest.raises(IssuerUnreachable, match=r"revoke certificate \w+ of gw-alive: HTTP 503, maintenance") as caught:
-        await world.issuer.revoke(issued.certificate, REASON)
-    assert caught.value.retry_after == 30
-    foreign = Authority().leaf(ec_key().public_key(), "gw-alive")
-    with pytest.raises(IssuerRejected, match="no certificate has this thumbprint"):
-        await world.issuer.revoke(foreign, REASON)
-    assert not any(each["revoked"] for each in world.new)
+    assert told == ["EZCA has issued 2 valid certificates for one key of gw-twice"]
 
 
 # --- anchors -------------------------------------------------------------------------------------
