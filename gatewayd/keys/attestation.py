@@ -76,6 +76,8 @@ def attest(tpm: Tpm, label: str, key_id: str, pin: str, nonce: str) -> dict[str,
             "ak.name": attestation_key.name,
         }
         parent = tpm.persistent(stored.parent)
+        if parent.name != stored.parent_name:  # whoever has put it there would learn what is agreed upon with it
+            raise TokenFault("The key above all keys of the token is not the one that tpm2-pkcs11 has made in the TPM.")
         with tpm.session(parent) as session:
             above = session, stored.parent_auth
             with tpm.loaded(parent, stored.sealed.private, stored.sealed.public, above) as sealed:

@@ -32,8 +32,10 @@ _ATTRIBUTE: Final = re.compile(
     r"""["']?(\d+)["']?\s*:\s*(?:!!\w+\s+)?(["']?)([0-9a-fA-F]+)\2(?=[,\s])""",
 )
 """In YAML, as the module writes it (``? !!int "258" : !!str "0102"``) or as tpm2_ptool does (``258: '0102'``)."""
-_PERSISTENT: Final = re.compile(r"""["']?esys-tr["']?\s*:\s*(?:!!str\s+)?["']?([0-9a-fA-F]{8})[0-9a-fA-F]*""")
-"""A serialised ESYS_TR, which begins with the handle."""
+_PERSISTENT: Final = re.compile(
+    r"""["']?esys-tr["']?\s*:\s*(?:!!str\s+)?["']?([0-9a-fA-F]{8})0022(000[bB][0-9a-fA-F]{64})""",
+)
+"""A serialised ESYS_TR, which begins with the handle and the name (TPM2B_NAME)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Wrapped:
 class StoredKey:
     parent: int
     """The persistent handle of the key above all of the token's."""
+    parent_name: bytes
     parent_auth: bytes = field(repr=False)
     sealed: Wrapped
     """The wrapping key."""
@@ -100,6 +103,7 @@ def _find(database: sqlite3.Connection, label: str, key_id: bytes) -> StoredKey:
         if attributes.get(_CLASS) == str(_PRIVATE_KEY) and attributes.get(_ID, "").lower() == key_id.hex():
             return StoredKey(
                 parent=int(handle[1], 16),
+                parent_name=bytes.fromhex(handle[2]),
                 parent_auth=parent_auth.encode(),
                 sealed=Wrapped(private, public),
                 salt=salt,

@@ -20,7 +20,8 @@ ATTRIBUTES |= {2399141889: ENCRYPTED}
 
 BY_MODULE = "---\n!!map {\n" + "".join(f'  ? !!int "{k}"\n  : !!str "{v}",\n' for k, v in ATTRIBUTES.items())
 BY_PTOOL = "".join(f"{key}: {value if key in (0, 2) else repr(value)}\n" for key, value in ATTRIBUTES.items())
-PRIMARY = "810000010022000b" + 40 * "00"
+NAME = "000b" + bytes(range(32)).hex()
+PRIMARY = "810000010022" + NAME + 8 * "00"
 PRIMARY_BY_MODULE = f'  ? !!str "transient"\n  : !!bool "false",\n  ? !!str "esys-tr"\n  : !!str "{PRIMARY}",\n'
 PRIMARY_BY_PTOOL = f"esys-tr: '{PRIMARY}'\ntransient: false\n"
 
@@ -47,6 +48,7 @@ def store(directory: Path, primary: str, attributes: str) -> dict[str, str]:
 def test_a_key_and_its_secret_are_found(tmp_path: Path, primary: str, attributes: str) -> None:
     found = tpm2_store.find("gatewayd", b"\x01\x02", store(tmp_path, primary, attributes))
     assert (found.parent, found.parent_auth) == (0x81000001, b"above")
+    assert found.parent_name.hex() == NAME
     assert found.sealed == tpm2_store.Wrapped(private=b"\x22", public=b"\x11")
     assert found.key == tpm2_store.Wrapped(private=bytes.fromhex("0001aa"), public=bytes.fromhex("0001bb"))
     # SHA-256 of "1234ab12".

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import struct
 import subprocess
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,10 +18,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_publ
 from cryptography.x509.oid import NameOID
 
 from gatewayd.core.model import KeyAlgorithm
-from gatewayd.errors import AttestationUnsupported, ChallengeRefused, TokenTimeout
+from gatewayd.errors import AttestationUnsupported, ChallengeRefused, TokenFault, TokenTimeout
+from gatewayd.keys import attestation, attester, tpm2_store
 from gatewayd.keys.attester import TpmAttester
 from gatewayd.keys.base import Attester, PublicKey
+from gatewayd.keys.process import ChildProcess
+from gatewayd.keys.tcti import Tcti
 from gatewayd.keys.token import Pkcs11KeyStore
+from gatewayd.keys.tpm_commands import ENDORSEMENT, Loaded, Tpm
+from gatewayd.keys.tpm_session import PASSWORD
+from gatewayd.keys.tpm_types import NULL, SHA256, ecdsa_signature, sized
 from tests.support.softhsm import SoftHsm
 from tests.support.tpm import TpmToken
 
@@ -95,6 +104,42 @@ async def test_an_auditor_finds_all_in_order_and_only_then(
     assert not check(tmp_path / "certificate", AUDITOR, NONCE=nonce)
 
 
+async def test_whoever_rules_the_gateway_can_pass_off_no_other_machine_state(tpm: TpmToken, tmp_path: Path) -> None:
+    """With the attestation key itself, which root there may use as well as the daemon."""
+    keys = Pkcs11KeyStore(tpm.module, tpm.uri, tpm.pin)
+    public_key = await keys.generate(b"ours", "ours", KeyAlgorithm.EC_P256)
+    files = await TpmAttester(keys).attest(b"ours", NONCE)
+    await keys.close()
+    with Tcti() as tcti:
+        chip = Tpm(tcti.run)
+        with chip.primary(ENDORSEMENT, attestation._ATTESTATION_KEY) as key:
+            for number, forged in enumerate((_made_up(chip, key, files["quote.msg"]), _of_other_registers(chip, key))):
+                directory = tmp_path / f"{number}"
+                write(directory, files | forged, public_key)
+                assert check(directory, "openssl dgst -sha256 -verify ak.pem -signature quote.sig quote.msg")
+                assert not check(directory, AUDITOR, NONCE=NONCE.hex())
+
+
+def _made_up(chip: Tpm, key: Loaded, message: bytes) -> dict[str, bytes]:
+    """Values of anybody's choosing, which the key signs as data that is no statement of the TPM's."""
+    values = [bytes([7]) * 32] * len(attestation.REGISTERS)
+    message = bytes(4) + message[4:-32] + hashlib.sha256(b"".join(values)).digest()
+    _, answer = chip._command(0x17D, [], sized(message) + struct.pack(">HI", SHA256, ENDORSEMENT))  # TPM2_Hash
+    digest, ticket = answer.sized(), answer.rest()
+    parameters = sized(digest) + struct.pack(">H", NULL) + ticket
+    _, answer = chip._command(0x15D, [key.handle], parameters, [PASSWORD])  # TPM2_Sign
+    files = {"quote.msg": message, "quote.sig": ecdsa_signature(answer)}
+    return files | {"quote.pcrs": attestation._register_file(values)}
+
+
+def _of_other_registers(chip: Tpm, key: Loaded) -> dict[str, bytes]:
+    """Among them such as anybody may reset, shown as those that tell of the start."""
+    others = range(9, 24)
+    message, signature = chip.quote(key, NONCE, others)
+    files = {"quote.msg": message, "quote.sig": signature}
+    return files | {"quote.pcrs": attestation._register_file(chip.registers(others))}
+
+
 async def test_the_manufacturers_certificate_is_found_in_the_tpm(tpm: TpmToken, tmp_path: Path) -> None:
     keys = Pkcs11KeyStore(tpm.module, tpm.uri, tpm.pin)
     public_key = await keys.generate(b"ours", "ours", KeyAlgorithm.EC_P256)
@@ -163,4 +208,47 @@ async def test_an_attestation_has_a_time_limit_and_the_token_goes_on(tpm: TpmTok
     tpm.sim.thaw()
     assert "certify.sig" in await TpmAttester(keys).attest(b"ours", NONCE)
     assert len(await keys.objects()) == 2
+    await keys.close()
+
+
+async def test_an_attestation_that_dies_half_way_leaves_nothing_in_the_tpm(
+    tpm: TpmToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter(range(100, 400, 50))  # milliseconds
+
+    def start(program: str) -> ChildProcess:
+        process = ChildProcess(program)
+        threading.Timer(next(moments) / 1000, process.kill).start()
+        return process
+
+    keys = Pkcs11KeyStore(tpm.module, tpm.uri, tpm.pin)
+    await keys.generate(b"ours", "ours", KeyAlgorithm.EC_P256)
+    tpm.sim.slow(20)
+    killed = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(attester, "ChildProcess", start)
+        for _ in range(6):
+            try:
+                await TpmAttester(keys).attest(b"ours", NONCE)
+            except TokenFault:
+                killed += 1
+    tpm.sim.slow(0)
+    assert killed
+    # The one session is tpm2-pkcs11's own.
+    assert tpm.sim.tool("tpm2_getcap", "handles-loaded-session").count("0x") <= 1
+    assert tpm.sim.tool("tpm2_getcap", "handles-saved-session").count("0x") <= 1
+    assert "certify.sig" in await TpmAttester(keys).attest(b"ours", NONCE)
+    await keys.generate(b"next", "next", KeyAlgorithm.EC_P256)
+    await keys.close()
+
+
+async def test_another_key_in_the_place_of_the_tokens_primary_one_is_not_trusted_with_secrets(tpm: TpmToken) -> None:
+    keys = Pkcs11KeyStore(tpm.module, tpm.uri, tpm.pin)
+    await keys.generate(b"ours", "ours", KeyAlgorithm.EC_P256)
+    place, context = hex(tpm2_store.find(tpm.label, b"ours").parent), str(tpm.sim.directory / "other.ctx")
+    tpm.sim.tool("tpm2_evictcontrol", "-C", "o", "-c", place)
+    tpm.sim.tool("tpm2_createprimary", "-C", "o", "-G", "rsa", "-c", context)
+    tpm.sim.tool("tpm2_evictcontrol", "-C", "o", "-c", context, place)
+    with pytest.raises(TokenFault, match="not the one that tpm2-pkcs11 has made"):
+        await TpmAttester(keys).attest(b"ours", NONCE)
     await keys.close()
