@@ -281,6 +281,7 @@ class CredentialEngine:
             state, actions = lifecycle.step(begun.state, event)
             attempts = outcomes.attempts_after(event, begun.attempts)
             again = outcomes.next_attempt(event, attempts, error, present, policy, now, self._clock.dice())
+            again = replacing.next_attempt(tx, device, error, again, now)
             record = replace(
                 begun,
                 state=state,

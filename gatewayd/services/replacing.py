@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -24,13 +24,15 @@ from ..core.model import (
     RevocationReason,
 )
 from ..core.replacement import Event
-from ..errors import NoReplacement
+from ..errors import GatewayError, NoReplacement, ReplacementUnfinished
 from ..pki import certificates
 from ..store.base import Tx
 from ..upstream.base import Pinning
 from . import revoking
 from .events import DAEMON
 
+_RETRY_LAST = timedelta(minutes=5)
+"""Somebody stands beside the new hardware."""
 _LATEST = 16
 """Certificates: a pin is made of two that follow each other, and fails to come into use a few times at most."""
 
@@ -92,6 +94,19 @@ def shut_out(tx: Tx, seen: Replacement, evidence: str, now: datetime, *, by_pin:
     entry = JournalEntry(now, found.device_id, DAEMON, "shut-out", "done", evidence)
     tx.journal.append(entry)
     return entry
+
+
+def next_attempt(
+    tx: Tx, device: Device, error: GatewayError, otherwise: datetime | None, now: datetime
+) -> datetime | None:
+    """When a step of new hardware that has failed is tried again: at once, if what it waits for has come meanwhile."""
+    if device.state is not DeviceState.REPLACING:
+        return otherwise
+    if isinstance(error, ReplacementUnfinished):
+        found = tx.replacements.open_of(device.device_id)
+        if found is None or found.state is not ReplacementState.CLOSING:
+            return None
+    return None if otherwise is None else min(otherwise, now + _RETRY_LAST)
 
 
 _WAITING = frozenset({CredentialState.KEYED, CredentialState.ISSUED})

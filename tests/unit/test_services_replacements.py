@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,9 @@ from gatewayd.errors import (
     HubUnreachable,
     IssuerUnreachable,
     NoReplacement,
+    ReplacementUnfinished,
 )
-from gatewayd.services import revoking
+from gatewayd.services import replacing, revoking
 from tests.support.plant import GATEWAY, LEAF, Plant, Someone, request
 
 
@@ -313,3 +315,15 @@ async def test_a_pin_that_somebody_takes_away_is_noticed_and_told_and_not_put_ba
 async def pins_lost(plant: Plant) -> list[str]:
     waiting = (await plant.reader.status())["waiting"]
     return [each["device_id"] for each in waiting if each["error"] == "PinLost"]
+
+
+async def test_new_hardware_that_is_told_to_wait_just_as_the_wait_ends_goes_on_at_once(plant: Plant) -> None:
+    """The last old certificate is shut out while the refusal is being written down."""
+    await plant.replace()
+    await plant.settle()
+    device, now = await plant.device(LEAF), plant.clock.now()
+    error, later = ReplacementUnfinished("not yet"), now + timedelta(hours=6)
+    assert (await swap(plant)).state is ReplacementState.AWAITING
+    assert await plant.read(lambda tx: replacing.next_attempt(tx, device, error, later, now)) is None
+    sooner = await plant.read(lambda tx: replacing.next_attempt(tx, device, HubUnreachable("away"), later, now))
+    assert sooner == now + timedelta(minutes=5), "somebody stands beside it"

@@ -32,7 +32,7 @@ from .message import Request
 
 _KEPT: Final = 300.0
 """Seconds for which a list is not fetched again, however many reports come."""
-_KEPT_FOR_PINS: Final = 5.0
+_KEPT_FOR_PINS: Final = 1.0
 """The same for whether a gateway is given its id back: somebody waits for it, and who was revoked just now is not to
 have it."""
 _SKEW: Final = timedelta(minutes=15)
