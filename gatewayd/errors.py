@@ -69,6 +69,14 @@ class InvalidArgument(GatewayError):
     remedy = "See 'gatewayctl --help'."
 
 
+class AnswerTooLarge(GatewayError):
+    """More was asked for than a message on the bus may hold."""
+
+    fault = Fault.OPERATOR
+    exit_code = 64
+    remedy = "Ask for less at a time: 'gatewayctl device list' takes a pattern, --state and --limit."
+
+
 class NotAuthorized(GatewayError):
     fault = Fault.OPERATOR
     exit_code = 77
@@ -529,6 +537,14 @@ class HookFailed(GatewayError):
     recoverable = True
     exit_code = 75
     remedy = "Correct the hook in gatewayd.toml or what it calls; it is tried again by itself."
+
+
+class OutputLost(GatewayError):
+    """What a command prints, or writes to a file, cannot be written."""
+
+    fault = Fault.OPERATOR
+    exit_code = 74
+    remedy = "Is there room, and may this user write there? What the daemon was told to do, it does."
 
 
 class JournalMissing(GatewayError):

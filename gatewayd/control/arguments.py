@@ -20,7 +20,8 @@ E = TypeVar("E", bound=StrEnum)
 MAX_TOKEN = 16 * 1024
 MAX_PIN = 255
 MAX_PEM = 64 * 1024
-MAX_EXPORT = 96 * 1024 * 1024
+MAX_EXPORT = 24 * 1024 * 1024
+"""Characters: what goes through the bus (wrapper.MAX_ANSWER), some 12,000 leaves."""
 MAX_SANS = 50
 MAX_SAN = 1024
 MAX_SERIAL = 128

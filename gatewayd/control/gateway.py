@@ -47,7 +47,7 @@ class GatewayObject:
         return self.managed()
 
     async def GetStatus(self) -> GLib.Variant:
-        return from_mapping(await self._operations.status())
+        return await asyncio.to_thread(from_mapping, await self._operations.status())  # thousands of revocations, perhaps
 
     async def ListDevices(self, given: Given) -> GLib.Variant:
         options = Options(given)

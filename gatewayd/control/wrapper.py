@@ -26,7 +26,7 @@ from pydbus.bus import Bus
 from pydbus.generic import signal
 from pydbus.registration import ObjectRegistration, ObjectWrapper
 
-from ..errors import GatewayError, Internal, InvalidArgument, NotAuthorized, TooManyRequests
+from ..errors import AnswerTooLarge, GatewayError, Internal, InvalidArgument, NotAuthorized, TooManyRequests
 from .access import Action, required
 from .base import Caller
 from .variants import text
@@ -37,6 +37,9 @@ _INTERACTIVE = Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION
 PROPERTIES = "org.freedesktop.DBus.Properties"
 MAX_CALLS = 256
 """Calls under way at a time, over all objects of a connection."""
+MAX_ANSWER = 24 * 1024 * 1024
+"""Bytes of an answer as GLib packs it, which D-Bus makes a fifth more of. The system bus takes 32 MB
+(dbus-daemon(1), max_message_size), and throws whoever sends more off the bus."""
 MAX_READS = 128
 """With as many under way no read is taken on any more: those who only look cannot shut out those who act."""
 
@@ -203,13 +206,17 @@ def _file(invocation: Gio.DBusMethodInvocation, handle: int) -> int:
 
 
 def _pack(result: Any, types: list[str]) -> GLib.Variant | None:
-    """An answer as GDBus wants it. None of our methods returns more than one value."""
+    """An answer as GDBus wants it. None of our methods returns more than one value. Raises AnswerTooLarge."""
     if not types:
         return None
     (kind,) = types
     if isinstance(result, GLib.Variant) and kind != "v":
-        return GLib.Variant.new_tuple(result)
-    return GLib.Variant(f"({kind})", (result,))
+        answer = GLib.Variant.new_tuple(result)
+    else:
+        answer = GLib.Variant(f"({kind})", (result,))
+    if (size := answer.get_size()) > MAX_ANSWER:
+        raise AnswerTooLarge(f"the answer has {size // 1024**2} MB, more than the bus takes")
+    return answer
 
 
 def _finish(invocation: Gio.DBusMethodInvocation, answer: GLib.Variant | GatewayError | None) -> None:

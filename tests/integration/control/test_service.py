@@ -143,6 +143,15 @@ async def test_a_defect_is_internal_and_says_no_more(
     assert "the secret of the house" in caplog.text
 
 
+async def test_more_than_the_bus_takes_is_refused_and_the_daemon_stays_on_it(
+    bus: Bus, service: ControlService, operations: FakeOperations
+) -> None:
+    operations.devices["gw-1"]["detail"] = "x" * 40_000_000
+    assert "AnswerTooLarge: the answer has 38 MB" in await refused(bus, "ListDevices", "{}")
+    del operations.devices["gw-1"]["detail"]
+    assert "gw-1" in await call(bus, "ListDevices", "{}")
+
+
 async def test_twenty_slow_calls_hold_up_neither_each_other_nor_a_quick_one(
     bus: Bus, service: ControlService, operations: FakeOperations
 ) -> None:
