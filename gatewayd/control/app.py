@@ -47,8 +47,8 @@ class App:
 
     def show(self, data: Any, rendered: Callable[[], RenderableType]) -> None:
         if self.as_json:
-            click.echo(json.dumps(data, indent=2, ensure_ascii=False))
             self.answered = True
+            click.echo(json.dumps(data, indent=2, ensure_ascii=False))
         else:
             from . import render
 

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+from contextlib import suppress
 
 import click
 
 from .. import __version__
 from ..core.model import KeyAlgorithm, RevocationReason
-from ..errors import GatewayError, Internal, InvalidArgument
+from ..errors import GatewayError, Internal, InvalidArgument, OutputLost
 from . import arguments, words
 from .app import INTERRUPTED, App, as_json, no_wait, one_of, read, rendering, variants
 from .cli_attest import attest
@@ -30,6 +33,9 @@ from .completion import PROGRAM, VARIABLE, completion, device_ids
 JOBS = "/org/gatewayd/Gateway1/jobs/"
 TTY_LINE = 4095
 """Characters that a terminal hands over in a line; what is longer it cuts (termios, canonical mode)."""
+
+_LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What standard output fails with; files that a command names are answered for where they are written."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -178,15 +184,28 @@ def _token(file: str | None) -> str:
 def _fail(app: App, error: GatewayError) -> int:
     if app.as_json and not app.answered:
         failure = {"error": error.name(), "message": error.message, "remedy": error.remedy}
-        click.echo(json.dumps(failure, indent=2, ensure_ascii=False))
+        with suppress(OSError):
+            click.echo(json.dumps(failure, indent=2, ensure_ascii=False))
     click.echo(f"gatewayctl: {words.clean(error.message)}\n{error.remedy}", err=True)
     return error.exit_code
 
 
-def main() -> int:
-    """Returns the exit status: 0, that of the error (gatewayd/errors.py), or 130 when interrupted."""
+def _unexpected(app: App, error: Exception) -> int:
+    return _fail(app, Internal(f"gatewayctl met an unexpected error ({type(error).__name__}: {error})"))
+
+
+def _have_streams() -> None:
+    """Those that are closed are as good as /dev/null; what they cannot show is replaced."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def main() -> int:
+    """Returns the exit status: 0, that of the error (gatewayd/errors.py), or 130 when interrupted."""
+    _have_streams()
     app = App()
     try:
         return int(cli.main(obj=app, prog_name=PROGRAM, complete_var=VARIABLE, standalone_mode=False) or 0)
@@ -199,5 +218,10 @@ def main() -> int:
         return _fail(app, error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except OSError as error:
+        if error.errno not in _LOST:
+            return _unexpected(app, error)
+        app.answered = True
+        return _fail(app, OutputLost(f"the answer cannot be written: {error.strerror}"))
     except Exception as error:
-        return _fail(app, Internal(f"gatewayctl met an unexpected error ({type(error).__name__}: {error})"))
+        return _unexpected(app, error)

@@ -55,6 +55,30 @@ def test_status_is_one_screen_in_local_time(ctl: Ctl) -> None:
     assert len(out.splitlines()) < 25
 
 
+@pytest.mark.parametrize("command", [["device", "list"], ["device", "list", "--json"], ["job", "1", "--json"]])
+def test_a_full_disk_under_standard_output_is_no_defect(ctl: Ctl, command: list[str]) -> None:
+    if command[0] == "job":
+        ctl("renew", "--no-wait")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*GATEWAYCTL, *command], stdout=full, stderr=subprocess.PIPE, text=True, env=ctl.environment, timeout=30
+        )
+    assert done.returncode == 74
+    assert done.stderr.startswith("gatewayctl: the answer cannot be written: No space left on device\n")
+    assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
+def test_a_closed_stream_changes_nothing_for_the_others(ctl: Ctl, closed: str) -> None:
+    """As cron and some supervisors start what they start."""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *GATEWAYCTL, "device", "show", "nope", "--json"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=ctl.environment)
+    assert done.returncode == 66
+    assert "Traceback" not in done.stderr
+    assert ("DeviceUnknown" in done.stdout) is ("1>" not in closed)
+    assert done.stderr.startswith("gatewayctl: ") is ("2>" not in closed)
+
+
 @pytest.mark.parametrize(
     ("command", "key"),
     [
