@@ -57,7 +57,10 @@ def moment(text: str) -> datetime:
 
 def local(text: str, zone: tzinfo | None = None) -> str:
     """``2031-05-01 14:00:00 +0200``; ``zone`` is None for the machine's."""
-    return moment(text).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %z")
+    try:
+        return moment(text).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %z")
+    except OverflowError:  # 99991231235959Z, which stands for no end (RFC 5280, 4.1.2.5), has no time east of it
+        return moment(text).strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def clock(text: str, zone: tzinfo | None = None) -> str:

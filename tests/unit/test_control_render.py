@@ -34,6 +34,7 @@ def test_wrong_lengths_of_time(text: str) -> None:
 
 def test_times_are_local_with_their_offset() -> None:
     assert words.local("2031-05-01T12:00:00Z", EAST) == "2031-05-01 14:00:00 +0200"
+    assert words.local("9999-12-31T23:59:59Z", EAST) == "9999-12-31 23:59:59 +0000"
     assert words.clock("2031-05-01T12:00:00Z", EAST) == "14:00:00"
 
 
