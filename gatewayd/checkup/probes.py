@@ -59,10 +59,9 @@ async def contact(host: str, port: int, tls: ssl.SSLContext, within: float = WIT
         return Contact(Reached.UNRESOLVED, f"no answer within {within:g} s", within)
     except (OSError, UnicodeError) as error:
         return Contact(Reached.UNRESOLVED, getattr(error, "strerror", None) or "it cannot be a name", within)
-    assert found
     try:
         async with asyncio.timeout(within):
-            _, writer = await asyncio.open_connection(host, port, ssl=tls, server_hostname=host)
+            writer = await _connect([str(address[0]) for *_, address in found], port, tls, host)
     except TimeoutError:
         return Contact(Reached.TIMEOUT, within=within)
     except ssl.SSLCertVerificationError as error:
@@ -75,3 +74,16 @@ async def contact(host: str, port: int, tls: ssl.SSLContext, within: float = WIT
         return Contact(Reached.REFUSED, os.strerror(error.errno or errno.EIO), within)
     writer.transport.abort()
     return Contact(Reached.TRUSTED, within=within)
+
+
+async def _connect(addresses: list[str], port: int, tls: ssl.SSLContext, host: str) -> asyncio.StreamWriter:
+    """To the first that answers, else what came of the last: asyncio, given the name, would say of several addresses
+    that fail no more than that they did."""
+    for address in addresses[:-1]:
+        try:
+            return (await asyncio.open_connection(address, port, ssl=tls, server_hostname=host))[1]
+        except ssl.SSLError:
+            raise
+        except OSError:
+            continue
+    return (await asyncio.open_connection(addresses[-1], port, ssl=tls, server_hostname=host))[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -78,6 +79,22 @@ async def test_a_peer_is_reached_and_trusted_or_says_why_not(tmp_path: Path) -> 
     async with server(tmp_path, authority, expired=True) as port:
         expired = await probes.contact(LOCAL, port, trusting(authority.root))
         assert (expired.how, expired.detail) == (Reached.UNTRUSTED, "certificate has expired")
+
+
+async def test_of_several_addresses_one_that_answers_will_do_and_else_the_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolved(_: str, port: int, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.7", LOCAL)]
+
+    authority = Authority()
+    async with server(tmp_path, authority) as port:
+        context = trusting(authority.root)
+        context.check_hostname = False
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
+        assert (await probes.contact("ca.example", port, context)).how is Reached.TRUSTED
+    refused = await probes.contact("ca.example", port, context)
+    assert (refused.how, refused.detail) == (Reached.REFUSED, "Connection refused")
 
 
 async def test_what_does_not_speak_tls_or_does_not_speak_at_all_is_told_within_the_time() -> None:
