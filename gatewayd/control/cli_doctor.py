@@ -19,7 +19,7 @@ import click
 from .. import RELEASED
 from ..core import clock, doctor
 from ..core.doctor import Area, Finding, Verdict
-from ..errors import ConfigInvalid, DaemonUnreachable, GatewayError
+from ..errors import ConfigInvalid, DaemonUnreachable, GatewayError, NotAuthorized
 from .app import App, as_json, rendering
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def _daemon(error: GatewayError) -> Finding:
     if isinstance(error, DaemonUnreachable):
         remedy = "'systemctl status gatewayd'; 'gatewayctl logs --explain --lines 20' says why it does not run."
         return Finding(Area.DAEMON, "daemon", Verdict.PROBLEM, f"{error.message}.", remedy)
-    return doctor.unknown(Area.DAEMON, "daemon", f"gatewayd does not say: {error.message}.", error.remedy)
+    verdict = Verdict.UNKNOWN if isinstance(error, NotAuthorized) else Verdict.PROBLEM
+    return Finding(Area.DAEMON, "daemon", verdict, f"gatewayd does not say: {error.message.rstrip('.')}.", error.remedy)
 
 
 async def _outside(settings: Settings) -> list[Finding]:

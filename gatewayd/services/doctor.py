@@ -19,6 +19,7 @@ from ..core.clock import Verdict as ClockVerdict
 from ..core.doctor import Area, Finding, Verdict
 from ..core.listing import Overview
 from ..core.measures import Fleet, Left
+from ..errors import GatewayError
 from ..store.base import Store
 from . import views
 from .clock import Clock
@@ -85,7 +86,8 @@ class Doctor:
             self._limited(Area.EXPIRY, self._ends()),
         )
         order = list(Area)
-        findings = sorted((each for group in found for each in group), key=lambda each: order.index(each.area))
+        once = dict.fromkeys(each for group in found for each in group)
+        findings = sorted(once, key=lambda each: order.index(each.area))
         return [views.finding(each) for each in findings]
 
     async def _limited(self, area: Area, work: Any) -> list[Finding]:
@@ -96,6 +98,8 @@ class Doctor:
         except TimeoutError:
             why = f"A check did not come to an end within {_LIMIT:g} s."
             return [doctor.unknown(area, "time limit", why, "Look at the machine's disk, load and network.")]
+        except GatewayError as error:  # a database that cannot be read, say: on such a day all else is wanted the more
+            return [Finding(Area.DAEMON, error.name(), Verdict.PROBLEM, error.message, error.remedy)]
 
     def _permissions(self) -> list[Finding]:
         uid = os.geteuid()

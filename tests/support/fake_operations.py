@@ -196,6 +196,8 @@ class FakeOperations:
         return self._work(("adopted", "make-key", "request", "pinned"), lambda: self.devices[GATEWAY])
 
     async def diagnose(self) -> list[Data]:
+        if self.failure is not None:
+            raise self.failure
         return self.findings
 
     async def audit_verify(self, caller: Caller) -> Data:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.errors import IssuerUnreachable
+from gatewayd.errors import IssuerUnreachable, StoreBroken
 from gatewayd.keys.base import TokenState
 from tests.support.plant import GATEWAY, Plant, Someone
 
@@ -76,6 +76,19 @@ async def test_with_a_wrong_clock_nothing_is_said_of_what_has_expired(plant: Pla
     assert found["clock", "time"]["verdict"] == "problem"
     assert found["expiry", "certificates"]["verdict"] == "unknown"
     assert ("daemon", "ClockWrong") not in found
+
+
+async def test_a_database_that_cannot_be_read_takes_nothing_else_from_the_look(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(_: object) -> None:
+        raise StoreBroken("The database cannot be read: disk I/O error")
+
+    monkeypatch.setattr(plant.store, "read", read)
+    found = await diagnosed(plant)
+    assert found["daemon", "StoreBroken"]["verdict"] == "problem"
+    assert found["disk", "space"]["verdict"] == "fine"
+    assert found["hub", "the hub"]["verdict"] == "problem"
 
 
 async def test_two_who_ask_at_once_share_one_look(plant: Plant) -> None:

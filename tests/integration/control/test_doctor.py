@@ -67,6 +67,13 @@ def test_with_a_daemon_its_word_counts(bus: Bus, daemon: Daemon, config: Path) -
     assert "✓ token         token: It works." in out
 
 
+def test_a_daemon_that_cannot_say_is_a_problem(bus: Bus, daemon: Daemon, config: Path) -> None:
+    daemon.tell("fail StoreBroken")
+    code, out, _ = doctor(bus, "--config", str(config), "--json")
+    assert code == Area.DAEMON.exit_code
+    assert findings(out)["daemon", "daemon"]["what"] == "gatewayd does not say: the CA said no."
+
+
 def test_without_a_daemon_it_looks_itself_and_says_what_it_cannot_see(bus: Bus, config: Path) -> None:
     code, out, err = doctor(bus, "--config", str(config), "--json")
     found = findings(out)
