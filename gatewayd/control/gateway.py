@@ -47,7 +47,8 @@ class GatewayObject:
         return self.managed()
 
     async def GetStatus(self) -> GLib.Variant:
-        return await asyncio.to_thread(from_mapping, await self._operations.status())  # thousands of revocations, perhaps
+        status = await self._operations.status()
+        return await asyncio.to_thread(from_mapping, status)  # with every open revocation in it
 
     async def ListDevices(self, given: Given) -> GLib.Variant:
         options = Options(given)
