@@ -1,8 +1,8 @@
 """The token's own process: ``python -m gatewayd.keys.helper FD MODULE URI``, started by process.py.
 
 The PKCS#11 module is somebody else's native code. Here its crash, its memory and its hanging stay away from the daemon,
-which asks over a socket pair, one request at a time, and starts another process when this one is gone. The PIN comes
-over the socket and is forgotten after the login. There is no thread, no asyncio and no cryptography in here.
+which asks over a socket pair, is answered in the same order, and starts another process when this one is gone. The PIN
+comes over the socket and is forgotten after the login. There is no thread, no asyncio and no cryptography in here.
 
 A request is ``[number, what, {arguments}]``. The answer is ``[number, "done", result, status]`` or
 ``[number, "failed", {error, message, reload, open}, status]``, with the token's status when it has changed, else

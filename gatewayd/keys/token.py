@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -39,7 +40,7 @@ from ..errors import (
 from ..messages import kind
 from . import public
 from .base import Priority, PrivateKey, PublicKey, Scheme, TokenObject, TokenState, TokenStatus
-from .exchange import Arguments, Called, Exchange, Lost, token_object
+from .exchange import ALONE, Arguments, Called, Exchange, Lost, token_object
 from .pin import Pin
 from .process import HelperProcess, Spawn
 from .signer import TokenEcKey, TokenRsaKey
@@ -195,15 +196,17 @@ class Pkcs11KeyStore:
         if os.getpid() != self._pid:
             raise TokenFault("The token was opened before a fork and cannot be used after it.")
         deadline = time.monotonic() + self._timeout
-        sent = False
+        sent = 0
 
         def send_ahead() -> None:
+            """A signature is asked for while the one before is made, or while its caller wakes up."""
             nonlocal sent
-            sent = self._sent_ahead(arguments)
+            if isinstance(arguments, bytes) and self._open:
+                sent = self._exchange.send_ahead(arguments)
 
         with self.turns.take(priority, self._timeout, send_ahead):
             try:
-                return self._receive(deadline) if sent else self._attempt(what, arguments, deadline)
+                return self._attempt(what, arguments, deadline, sent)
             except _Curable as curable:
                 if not self._may_reload():
                     raise curable.error from None
@@ -214,19 +217,11 @@ class Pkcs11KeyStore:
             except _Curable as curable:
                 raise curable.error from None
 
-    def _sent_ahead(self, arguments: Arguments) -> bool:
-        """A signature is asked for while its caller still wakes up, if nothing stands in the way."""
-        if not (isinstance(arguments, bytes) and self._open) or self._exchange.owes_answer:
-            return False
-        try:
-            self._exchange.send("sign", arguments)
-        except Lost as lost:
-            self._lost(lost)
-            return False
-        return True
-
-    def _attempt(self, what: str | None, arguments: Arguments, deadline: float) -> Any:
-        self._settle(deadline)
+    def _attempt(self, what: str | None, arguments: Arguments, deadline: float, sent: int = 0) -> Any:
+        """``sent`` is the number of this request where it was sent ahead; it may have been lost since."""
+        self._settle(deadline, sent)
+        if self._exchange.owes_answer:
+            return self._receive(deadline, self.turns.overlapped())
         if not self._open:
             self._log_in(deadline, final_try=False)
         if what is None and self._status.state is not TokenState.READY:
@@ -295,10 +290,10 @@ class Pkcs11KeyStore:
 
     # --- one request -----------------------------------------------------------------------------
 
-    def _settle(self, deadline: float) -> None:
-        """Wait for the answer that an earlier caller did not wait for: it may be that of a login. Raises
-        TokenTimeout, _Curable."""
-        if self._exchange.owes_answer:
+    def _settle(self, deadline: float, sent: int = 0) -> None:
+        """Wait for what earlier callers did not wait for: it may be the answer to a login. When the token is not open
+        after it, that to ``sent`` is none either. Raises TokenTimeout, _Curable."""
+        while (owed := self._exchange.owes_answer) and not (owed == sent and self._open):
             try:
                 self._receive(deadline)
             except TokenTimeout:
@@ -314,12 +309,12 @@ class Pkcs11KeyStore:
             self._exchange.send(what, arguments)
         except Lost as lost:
             raise self._lost(lost) from None
-        return self._receive(deadline)
+        return self._receive(deadline, self.turns.overlapped() if what == "sign" else ALONE)
 
-    def _receive(self, deadline: float) -> Any:
+    def _receive(self, deadline: float, waiting: AbstractContextManager[None] = ALONE) -> Any:
         """The answer that is owed, and what follows from it. Raises TokenError, _Curable."""
         try:
-            answer = self._exchange.receive(deadline)
+            answer = self._exchange.receive(deadline, waiting)
         except TimeoutError:
             raise self._too_slow() from None
         except Lost as lost:

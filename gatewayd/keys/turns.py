@@ -13,8 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from ..errors import TokenBusy, TokenFault, TokenTimeout
+
+_MOST_URGENT: Final = 0
 
 
 @dataclass(order=True, slots=True)
@@ -24,8 +27,14 @@ class _Waiter:
     turn: threading.Lock = field(compare=False)
     """Held until it is this waiter's turn."""
     ahead: Callable[[], None] | None = field(compare=False)
+    """None also once it was called."""
     chosen: bool = field(default=False, compare=False)
     gone: bool = field(default=False, compare=False)
+
+    def call_ahead(self) -> None:
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None:
+            ahead()
 
 
 class Turns:
@@ -37,26 +46,55 @@ class Turns:
         self._taken = False
         self._closed = False
         self._waiting: list[_Waiter] = []
+        self._next: _Waiter | None = None
+        """The one who has the next turn for sure, since its ``ahead`` was called; it may go before that."""
+        self._overlapped = False
         self._sequence = itertools.count()
 
     def waiting(self) -> int:
         """How many wait now."""
         with self._lock:
-            return sum(not each.gone for each in self._waiting)
+            return self._count()
+
+    def _count(self) -> int:
+        return sum(not each.gone for each in self._waiting) + (self._next is not None and not self._next.gone)
 
     @contextmanager
     def take(self, priority: int, timeout: float, ahead: Callable[[], None] | None = None) -> Iterator[None]:
         """The block runs when it is this caller's turn; blocks the thread until then, for ``timeout`` seconds at
         most. Raises TokenBusy, TokenTimeout.
 
-        ``ahead`` belongs to the turn, and is called before it begins by whoever had the turn before, if anybody: so
-        that the token has the next work while the thread that it is for wakes up. It must not raise.
+        ``ahead`` belongs to the turn, and is called once before it begins, if somebody has the turn before: when that
+        one's is over, or within its ``overlapped``. So the token has the next work while the thread that it is for
+        wakes up. It must neither raise nor block.
         """
         self._enter(priority, timeout, ahead)
         try:
             yield
         finally:
             self._leave()
+
+    @contextmanager
+    def overlapped(self) -> Iterator[None]:
+        """For the one whose turn it is, around nothing but the wait for the token's answer: meanwhile the ``ahead`` of
+        one more caller may be called, in any thread, if nobody who comes later could go before that one."""
+        with self._lock:
+            self._overlapped = True
+            self._call_ahead()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._overlapped = False
+
+    def _call_ahead(self) -> None:
+        if not self._overlapped or self._next is not None:
+            return
+        while self._waiting and self._waiting[0].gone:
+            heapq.heappop(self._waiting)
+        if self._waiting and self._waiting[0].priority == _MOST_URGENT:
+            self._next = heapq.heappop(self._waiting)
+            self._next.call_ahead()
 
     @contextmanager
     def last(self, timeout: float) -> Iterator[None]:
@@ -76,11 +114,12 @@ class Turns:
             if not self._taken:
                 self._taken = True
                 return
-            if sum(not each.gone for each in self._waiting) >= self._queue_size and not closing:
+            if self._count() >= self._queue_size and not closing:
                 raise TokenBusy(f"{self._queue_size} calls wait for the token already.")
             me = _Waiter(priority, next(self._sequence), threading.Lock(), ahead)
             me.turn.acquire()
             heapq.heappush(self._waiting, me)
+            self._call_ahead()
         if me.turn.acquire(timeout=max(timeout, 0)):
             return
         with self._lock:
@@ -94,13 +133,12 @@ class Turns:
             next_one = self._choose()
             self._taken = next_one is not None
         if next_one is not None:
-            if next_one.ahead is not None:
-                next_one.ahead()
+            next_one.call_ahead()
             next_one.turn.release()
 
     def _choose(self) -> _Waiter | None:
-        while self._waiting:
-            next_one = heapq.heappop(self._waiting)
+        while self._next is not None or self._waiting:
+            next_one, self._next = self._next or heapq.heappop(self._waiting), None
             if not next_one.gone:
                 next_one.chosen = True
                 return next_one

@@ -35,7 +35,7 @@ class Crowd:
         self._count += 1
         outcome = self._pool.submit(call)
         deadline = time.monotonic() + 5
-        while len(self.turns._waiting) < self._count:
+        while len(self.turns._waiting) + (self.turns._next is not None) < self._count:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         return outcome
@@ -144,3 +144,37 @@ def test_what_belongs_to_a_turn_is_begun_by_whoever_had_the_turn_before(turns: T
         waiting = crowd.join("waiting", Priority.HANDSHAKE, ahead=ahead)
     waiting.result(5)
     assert begun_by == [threading.current_thread().name]
+
+
+def test_while_a_turn_only_waits_the_next_handshake_is_begun_and_no_more(turns: Turns, crowd: Crowd) -> None:
+    begun: list[str] = []
+
+    def ahead(name: str) -> Callable[[], None]:
+        return lambda: begun.append(name)
+
+    with turns.take(Priority.HANDSHAKE, 1):
+        waiting = [crowd.join("csr", Priority.REQUEST, ahead=ahead("csr"))]
+        with turns.overlapped():
+            assert begun == []  # a handshake may come yet, and goes before it
+            for name in ("first", "second"):
+                waiting.append(crowd.join(name, Priority.HANDSHAKE, ahead=ahead(name)))
+            assert begun == ["first"]
+            assert turns.waiting() == 3
+        waiting.append(crowd.join("third", Priority.HANDSHAKE, ahead=ahead("third")))
+        assert begun == ["first"]
+    for each in waiting:
+        each.result(5)
+    assert begun == crowd.order == ["first", "second", "third", "csr"]
+
+
+def test_who_gives_up_after_it_was_begun_is_passed_over(turns: Turns, crowd: Crowd) -> None:
+    begun: list[str] = []
+    with turns.take(Priority.HANDSHAKE, 1):
+        with turns.overlapped():
+            gone = crowd.join("gone", Priority.HANDSHAKE, 0.05, lambda: begun.append("gone"))
+            with pytest.raises(TokenTimeout):
+                gone.result(5)
+            assert turns.waiting() == 0
+        patient = crowd.join("patient", Priority.HANDSHAKE, ahead=lambda: begun.append("patient"))
+    patient.result(5)
+    assert (begun, crowd.order) == (["gone", "patient"], ["patient"])
