@@ -82,9 +82,16 @@ class NotAuthorized(GatewayError):
     exit_code = 77
     remedy = "Call as root."
 
-    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        device: str | None = None,
+        retry_after: float | None = None,
+        remedy: str | None = None,
+    ) -> None:
         """``remedy`` names the group that may, when there is one."""
-        super().__init__(message)
+        super().__init__(message, device=device, retry_after=retry_after)
         self.remedy = remedy or self.remedy
 
 
