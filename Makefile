@@ -1,8 +1,9 @@
 # make demo   the main job, end to end, against stand-ins of the two clouds; TOKEN=tpm: with the keys in a TPM
 # make test   every check and test
-# make test-kill, test-token, test-clock, test-page, test-door, bench-base, bench-revocation   what takes longer: kill -9, faults, wrong time, who may; figures
-# make deb, test-boot, bench-service   the package; the package on machines that boot; what waiting and idling cost
-# make sim-decade, bench-renewal   ten years of 10,000 leaves; what deciding costs with 100,000
+# make test-kill, test-token, test-clock, test-page, test-door   kill -9, faults of the token, wrong time, a phone, who may
+# make deb, test-boot   the package; the package on machines that boot
+# make sim-decade   ten years of 10,000 leaves
+# make bench-base, bench-token, bench-renewal, bench-revocation, bench-crl, bench-service   figures (docs/performance.md)
 # All set up what they need first (Debian packages with sudo when not root, then .venv).
 
 PYTHON := .venv/bin/python
@@ -11,7 +12,7 @@ TOKEN := softhsm
 .PHONY: help setup demo test lint test-kill test-token test-clock bench-base bench-revocation deb test-boot clean
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 setup:
 	@scripts/setup
