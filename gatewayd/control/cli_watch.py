@@ -20,11 +20,13 @@ from .base import Data
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_PAUSE = 0.5
+_PAUSE = 0.2
 """Seconds: how often it is seen that nobody reads any more, or that the screen is due."""
 _STATUS_EVERY = 5.0
 _STATUS_AT_MOST_EVERY = 1.0
 """Seconds between two looks at the status: what changes in it without a signal is seen within the first."""
+_DRAWN_AT_MOST_EVERY = 0.1
+"""Seconds: when a thousand devices change at once, it would otherwise fall behind by as many screens."""
 _KEPT = 100
 """Happenings that the screen can show."""
 
@@ -81,6 +83,7 @@ def _screen(app: App) -> None:
     jobs: dict[str, Data] = {}
     status, looked_at = app.client.call("GetStatus"), time.monotonic()
     problem = ""
+    drawn_at, is_due = time.monotonic(), False
 
     def drawn() -> RenderableType:
         shown: RenderableType = render.watched(console, status, list(jobs.values()), list(lately), problem)
@@ -91,16 +94,17 @@ def _screen(app: App) -> None:
             if happened is not None:
                 lately.append(happened)
                 _keep(jobs, happened)
+                is_due = True
             wait = _STATUS_EVERY if happened is None else _STATUS_AT_MOST_EVERY
             if (now := time.monotonic()) - looked_at >= wait:
-                looked_at = now
+                looked_at, is_due = now, True
                 try:
                     status, problem = app.client.call("GetStatus"), ""
                 except GatewayError as error:
                     problem = error.message
+            if is_due and (happened is None or now - drawn_at >= _DRAWN_AT_MOST_EVERY):
                 live.update(drawn(), refresh=True)
-            elif happened is not None:
-                live.update(drawn(), refresh=True)
+                drawn_at, is_due = time.monotonic(), False
 
 
 def _keep(jobs: dict[str, Data], happened: Data) -> None:

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from gatewayd.control.client import Client
 from tests.support.bus import Bus, gdbus
 from tests.support.control_daemon import Daemon
 
@@ -154,4 +156,26 @@ def test_on_a_terminal_it_is_a_screen_that_is_drawn_anew(bus: Bus, daemon: Daemo
         process.wait(10)
         assert process.returncode == 0
         until(b"\x1b[?1049l")  # the screen that was there before
+    os.close(master)
+
+
+def test_a_crowd_of_changes_is_not_a_screen_each(bus: Bus, daemon: Daemon) -> None:
+    """Or it would show, minutes late, what was: a screen takes longer to draw than a signal to come."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (60, 120))
+    with watching(bus, stdout=slave) as process:
+        os.close(slave)
+        seen = os.read(master, 65536)
+        client = Client(bus.address)
+        changes, end = 0, time.monotonic() + 30
+        while b"device-299" not in seen:
+            assert time.monotonic() < end
+            if changes < 300:
+                client.call("AddDevice", "(sa{sv})", f"device-{changes}", {})
+                changes += 1
+            if select.select([master], [], [], 0 if changes < 300 else 1)[0]:
+                seen += os.read(master, 65536)
+        assert seen.count(b"Lately") < 150
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
     os.close(master)
