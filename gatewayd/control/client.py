@@ -35,6 +35,9 @@ TIMEOUT = 60
 TYPING = 60
 """Seconds more that somebody may take to type a password."""
 
+_NO_START = Gio.DBusCallFlags.NO_AUTO_START
+"""Who looks at a daemon that was stopped does not start it, nor ``watch`` in the middle of a restore."""
+
 _BUS_ERROR = "org.freedesktop.DBus.Error."
 _MISSING = {_BUS_ERROR + name for name in ("UnknownObject", "UnknownMethod", "UnknownInterface")}
 
@@ -60,7 +63,9 @@ class Client:
     def __init__(self, address: str, *, interactive: bool = False) -> None:
         """``address`` is a D-Bus address, or "system". ``interactive``: polkit's agent, where there is one, may ask for
         an administrator's password when this user may not do something."""
-        self._flags = Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else Gio.DBusCallFlags.NONE
+        self._flags = _NO_START
+        if interactive:
+            self._flags |= Gio.DBusCallFlags.ALLOW_INTERACTIVE_AUTHORIZATION
         self._timeout = TIMEOUT + (TYPING if interactive else 0)
         flags = Gio.DBusConnectionFlags.AUTHENTICATION_CLIENT | Gio.DBusConnectionFlags.MESSAGE_BUS_CONNECTION
         try:
@@ -78,10 +83,9 @@ class Client:
         """The same for a method that is given an open file; ``within`` seconds."""
         files = Gio.UnixFDList()
         arguments = GLib.Variant("(h)", (files.append(file),))
-        flags = Gio.DBusCallFlags.NONE
         try:
             answer, _ = self._con.call_with_unix_fd_list_sync(
-                NAME, ROOT, NAME, method, arguments, None, flags, within * 1000, files, None
+                NAME, ROOT, NAME, method, arguments, None, _NO_START, within * 1000, files, None
             )
         except GLib.Error as error:
             raise _ours(error, required(NAME, method)) from None

@@ -179,6 +179,24 @@ def test_without_a_daemon(bus: Bus) -> None:
     assert "cannot be reached" in ctl("--bus", "nonsense", "status", code=69)[1]
 
 
+def test_a_daemon_that_was_stopped_is_not_started_by_a_look_at_it(tmp_path: Path) -> None:
+    """Though the bus would, as the package's org.gatewayd.Gateway1.service tells it to."""
+    started, policy = tmp_path / "started", tmp_path / "policy.conf"
+    (tmp_path / "org.gatewayd.Gateway1.service").write_text(
+        f"[D-BUS Service]\nName=org.gatewayd.Gateway1\nExec=/usr/bin/touch {started}\n"
+    )
+    policy.write_text(f"<busconfig><servicedir>{tmp_path}</servicedir></busconfig>")
+    bus = Bus(tmp_path, include=[policy])
+    try:
+        ctl = Ctl(bus.address)
+        for command in (["status"], ["watch"], ["backup", str(tmp_path / "copy")]):
+            _, err = ctl(*command, code=69)
+            assert "gatewayd is not on the bus" in err
+        assert not started.exists()
+    finally:
+        bus.kill()
+
+
 def test_the_token_comes_from_stdin_or_a_file_and_goes_nowhere_else(ctl: Ctl, tmp_path: Path) -> None:
     assert "new certificate" in ctl("bootstrap", stdin="eyJ.x.y\n")[0]
     assert "new certificate" in ctl("bootstrap", "--token-file", "-", stdin="eyJ.x.y\n")[0]
