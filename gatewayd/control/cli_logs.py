@@ -11,6 +11,7 @@ import click
 
 from ..errors import InvalidArgument, JournalMissing
 from . import arguments
+from .app import App, as_json
 from .completion import device_ids
 
 UNIT = "gatewayd.service"
@@ -31,12 +32,14 @@ _JOURNALS = (Path("/run/log/journal"), Path("/var/log/journal"))
 @click.option("--device", "device_id", metavar="ID", shell_complete=device_ids, help="What concerns this device.")
 @click.option("--serial", metavar="HEX", help="What concerns the certificate with this serial number.")
 @click.option("--since", metavar="TIME", help="Not older: as journalctl takes it, such as -2h, yesterday, 2031-05-01.")
-@click.option("--lines", type=click.IntRange(1), metavar="N", help="The last N at most.")
+@click.option("--lines", "-n", type=click.IntRange(1), metavar="N", help="The last N at most.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
 @click.option("--explain", "-x", is_flag=True, help="With what each means and what to do about it.")
 @click.option("--directory", metavar="DIR", help="A journal from elsewhere, such as a copy of another machine's.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line (docs/json.md).")
+@as_json
+@click.pass_obj
 def logs(
+    app: App,
     device_id: str | None,
     serial: str | None,
     since: str | None,
@@ -44,7 +47,6 @@ def logs(
     follow: bool,
     explain: bool,
     directory: str | None,
-    as_json: bool,
 ) -> None:
     """Show what gatewayd has written to the system's journal."""
     command = [_journalctl(directory), f"--unit={UNIT}"]
@@ -52,8 +54,8 @@ def logs(
     command += [f"--since={since}"] if since is not None else []
     command += [f"--lines={lines}"] if lines is not None else []
     command += ["--follow"] if follow else []
-    command += ["--output=json", f"--output-fields={','.join(FIELDS)}"] if as_json else []
-    command += ["--catalog"] if explain and not as_json else []
+    command += ["--output=json", f"--output-fields={','.join(FIELDS)}"] if app.as_json else []
+    command += ["--catalog"] if explain and not app.as_json else []
     command += [f"DEVICE_ID={arguments.device_id(device_id)}"] if device_id is not None else []
     command += [f"CERT_SERIAL={_serial(serial)}"] if serial is not None else []
     os.execv(command[0], command)  # noqa: S606 - no shell on purpose

@@ -46,13 +46,13 @@ class MetricsServer:
         address = self._settings.address()
         assert address is not None
         while True:
+            site = web.UnixSite(runner, str(address)) if isinstance(address, Path) else web.TCPSite(runner, *address)
             try:
+                await site.start()
                 if isinstance(address, Path):
-                    await web.UnixSite(runner, str(address)).start()
                     address.chmod(_MODE)
-                else:
-                    await web.TCPSite(runner, *address).start()
             except OSError as error:
+                await site.stop()  # or the runner keeps each that failed
                 log.error("the metrics cannot be served at %s: %s", self._settings.listen, error.strerror)
                 await asyncio.sleep(_AGAIN)
             else:

@@ -89,3 +89,8 @@ def test_where_there_is_no_journal_it_says_so(tmp_path: Path) -> None:
     out, err = logs(code=69, environment={"PATH": str(tmp_path)})
     assert out == ""
     assert err.splitlines()[0] == "gatewayctl: There is no journalctl on this machine."
+
+
+def test_a_refusal_in_json_is_as_of_any_other_command(journal: Path) -> None:
+    out, _ = logs("--directory", str(journal), "--device", "x y", "--json", code=64)
+    assert json.loads(out)["error"] == "InvalidArgument"
