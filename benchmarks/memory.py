@@ -1,10 +1,10 @@
 """How much the real daemon grows with the devices behind its gateway.
 
 It runs on the demo's stage, connected to the hub and on the bus, with leaves on record whose certificates are real and
-name a CRL and an OCSP responder, as a CA's do. It is asked for its status and for the list of all devices, in turns,
-and then its private memory is read. Beside what is meant to be there for each device (the index of certificates that a
-CRL is compared with) that holds whatever a list or a look leaves behind. SQLite's caches are bounded, and full in
-either size.
+name a CRL and an OCSP responder, as a CA's do. Its private memory is read when it was asked for its status, and once
+more when it was asked for the list of all devices. Beside what is meant to be there for each device (the index of
+certificates that a CRL is compared with) that holds whatever a list or a look leaves behind. SQLite's caches are
+bounded, and full in either size.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from .figures import figure
 
 SMALL, LARGE = 1_000, 21_000
 _BATCH = 500
-_ASKED = 5
-"""Times, for status and list."""
-_QUIET = 10.0
+_ASKED, _LISTED = 5, 2
+"""Times, for the status and for the list of all devices."""
+_QUIET = 20.0
 """Seconds without growth after which the daemon has read what it reads."""
 _CRL = "http://127.0.0.1:9/crl/issuing.crl"
 _OCSP = "http://127.0.0.1:9/ocsp"
@@ -48,20 +48,24 @@ def measure() -> None:
         stage.bootstrap()
         small = _with_leaves(stage, 0, SMALL)
         large = _with_leaves(stage, SMALL, LARGE)
-    figure(f"daemon_with_{SMALL}_devices", small / 1e6, "MB")
-    figure(f"daemon_with_{LARGE}_devices", large / 1e6, "MB")
-    figure("daemon_memory_a_device", (large - small) / (LARGE - SMALL), "bytes", at_most=1024)
+    for name, less, more, most in zip(("daemon", "daemon_after_lists"), small, large, (1024, None), strict=True):
+        figure(f"{name}_with_{SMALL}_devices", less / 1e6, "MB")
+        figure(f"{name}_with_{LARGE}_devices", more / 1e6, "MB")
+        figure(f"{name}_memory_a_device", (more - less) / (LARGE - SMALL), "bytes", at_most=most)
 
 
-def _with_leaves(stage: Stage, first: int, end: int) -> int:
+def _with_leaves(stage: Stage, first: int, end: int) -> tuple[int, int]:
+    """Bytes at work, and after the devices were listed."""
     stage.stop_daemon()
     asyncio.run(_fill(stage.state / "gatewayd.db", first, end))
     stage.start_daemon()
     stage.wait_for("the link", lambda: stage.ctl_json("status")["hub"]["state"] == "connected" or None)
     for _ in range(_ASKED):
         assert stage.ctl_json("status")["devices"]["active"] == end
+    at_work = _settled(stage.daemon_pid())
+    for _ in range(_LISTED):
         assert len(stage.ctl_json("device", "list")) == end + 1
-    return _settled(stage.daemon_pid())
+    return at_work, _settled(stage.daemon_pid())
 
 
 async def _fill(database: Path, first: int, end: int) -> None:

@@ -10,10 +10,17 @@ from __future__ import annotations
 import ctypes
 import os
 
+_ARENA_MAX = -8
+"""M_ARENA_MAX of <malloc.h>."""
+
 
 def prepare() -> None:
-    """Before GLib is loaded: it is to take its pieces from malloc. Later versions do so anyway."""
+    """Before GLib is loaded and threads are started. GLib is to take its pieces from malloc, as later versions do
+    anyway; and all threads take theirs from one heap, for only that one is given back whole."""
     os.environ.setdefault("G_SLICE", "always-malloc")
+    option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if option is not None:
+        option(_ARENA_MAX, 1)
 
 
 def give_back() -> None:

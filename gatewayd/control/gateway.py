@@ -22,7 +22,7 @@ Given = dict[str, Any]
 
 _MANY = 1000
 """Devices in a list, beyond which what it took is given back."""
-_SENT_WITHIN = 5.0
+_SENT_WITHIN = 10.0
 """Seconds, for such a list."""
 
 
@@ -55,10 +55,11 @@ class GatewayObject:
         wanted = options.wanted()
         options.end()
         found = await self._operations.device_list(wanted)
+        answer = await asyncio.to_thread(from_mappings, found)  # thousands would hold up the loop
         if len(found) > _MANY:
             loop = asyncio.get_running_loop()
             loop.call_later(_SENT_WITHIN, lambda: loop.run_in_executor(None, memory.give_back))
-        return await asyncio.to_thread(from_mappings, found)  # thousands would hold up the loop
+        return answer
 
     async def GetDevice(self, device_id: str) -> GLib.Variant:
         return from_mapping(await self._operations.device_show(arguments.device_id(device_id)))

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 
 from .model import Device, DeviceKind, DeviceState, KeyAlgorithm, Standing
 
@@ -99,20 +100,21 @@ def hub_state_of(it: Overview) -> HubState:
     return HubState.PRESENT if it.device.in_hub else HubState.ABSENT
 
 
-def choose(found: Iterable[Overview], wanted: Wanted, now: datetime) -> list[Overview]:
-    """Of what the store has found: by id, the gateway first."""
-    chosen = [
+def choose(found: Iterable[Overview], wanted: Wanted, now: datetime) -> Iterable[Overview]:
+    """Of what the store has found: by id, the gateway first. One by one, unless they are to be sorted: thousands of
+    them in memory would cost more than all else."""
+    chosen: Iterable[Overview] = (
         each
         for each in found
         if not wanted.states or state_of(each, now) in wanted.states
         if not wanted.hub_states or hub_state_of(each) in wanted.hub_states
-    ]
+    )
     if wanted.order is Order.EXPIRY:
-        chosen.sort(key=_expiry)
+        chosen = sorted(chosen, key=_expiry)
     elif wanted.order is Order.STATE:
         places = {each: place for place, each in enumerate(Shown)}
-        chosen.sort(key=lambda each: places[state_of(each, now)])
-    return chosen[: wanted.limit]
+        chosen = sorted(chosen, key=lambda each: places[state_of(each, now)])
+    return islice(chosen, wanted.limit)
 
 
 def _expiry(it: Overview) -> datetime:

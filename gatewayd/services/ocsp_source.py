@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
+from itertools import islice
 from ssl import SSLContext
 
 from cryptography import x509
@@ -50,26 +51,25 @@ class OcspSource:
         self._own = own
         self._learner = learner
         self._tls = tls
-        self._asked: dict[tuple[str, int], datetime] = {}
+        self._asked: dict[Own, float] = {}
+        """When, as a Unix time."""
 
     async def look(self) -> Looked:
-        live = await self._store.read(_live)
-        candidates = {
-            (each.device_id, each.generation): each
-            for each in self._own.all()
-            if each.responder is not None and live.get(each.device_id) == each.generation
-        }
-        self._asked = {place: at for place, at in self._asked.items() if place in candidates}
-        never = datetime.fromtimestamp(0, self._clock.now().tzinfo)
+        candidates = [each for each in self._own.all() if each.responder is not None]
+        known = set(candidates)
+        self._asked = {each: at for each, at in self._asked.items() if each in known}
+        candidates.sort(key=lambda each: self._asked.get(each, 0.0))
         at_most = max(self._interval() // _PACE, 1)
-        turn = sorted(candidates, key=lambda place: self._asked.get(place, never))[:at_most]
+        turn = await self._store.read(
+            lambda tx: list(islice((each for each in candidates if _is_live(tx, each)), at_most))
+        )
         settled, held, failure = True, [], None
-        for number, place in enumerate(turn):
+        for number, own in enumerate(turn):
             if number:
                 await asyncio.sleep(_PACE.total_seconds())
-            self._asked[place] = self._clock.now()  # also of one that fails: the others have their turn first
+            self._asked[own] = self._clock.now().timestamp()  # also of one that fails: the others have their turn first
             try:
-                said = await self._ask(candidates[place])
+                said = await self._ask(own)
             except RevocationDataUnusable as error:
                 failure = error
                 continue
@@ -77,7 +77,7 @@ class OcspSource:
                 settled &= await self._learner.learn(self.kind, [said])
                 if said.standing is Standing.HELD:
                     held.append(said.device_id)
-        detail = f"{len(turn)} of {len(candidates)} asked about"
+        detail = f"{len(turn)} asked about"
         return Looked(held=tuple(held), detail=detail, settled=settled, error=failure)
 
     async def _ask(self, own: Own) -> Statement | None:
@@ -110,8 +110,9 @@ class OcspSource:
         return _statement(own, found) if found.status is OCSPCertStatus.REVOKED else None
 
 
-def _live(tx: Tx) -> dict[str, int | None]:
-    return {each.device_id: each.current for each in tx.devices.all()}
+def _is_live(tx: Tx, own: Own) -> bool:
+    device = tx.devices.get(own.device_id)
+    return device is not None and device.current == own.generation
 
 
 def _statement(own: Own, answer: Answer) -> Statement:

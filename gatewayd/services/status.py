@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -163,9 +162,12 @@ class StatusReader:
 
     async def device_list(self, wanted: Wanted) -> list[Data]:
         now = self._clock.now()
-        found = await self._store.read(lambda tx: tx.devices.overviews(wanted, now))
-        chosen = listing.choose(found, wanted, now)
-        return await asyncio.to_thread(lambda: [views.device(each, now) for each in chosen])
+
+        def work(tx: Tx) -> list[Data]:
+            chosen = listing.choose(tx.devices.overviews(wanted, now), wanted, now)
+            return [views.device(each, now) for each in chosen]
+
+        return await self._store.read(work)
 
     async def device_row(self, device_id: str) -> Data:
         overview = await self._store.read(lambda tx: tx.devices.overview(device_id))

@@ -13,9 +13,9 @@ revocation or a milestone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from ..core.audit import Head, Record
 from ..core.listing import Overview, Wanted
@@ -43,9 +43,9 @@ class Devices(Protocol):
     def get(self, device_id: str) -> Device | None: ...
     def all(self) -> list[Device]: ...
     def overview(self, device_id: str) -> Overview | None: ...
-    def overviews(self, wanted: Wanted, now: datetime) -> list[Overview]:
-        """Narrowed down by id, kind and expiry; by id, the gateway first. Thousands, perhaps: to list them and for
-        nothing else."""
+    def overviews(self, wanted: Wanted, now: datetime) -> Iterator[Overview]:
+        """Narrowed down by id, kind and expiry; by id, the gateway first. Thousands, perhaps, so one by one: to list
+        them and for nothing else."""
 
     def of_hardware(self, binding: Binding) -> Device | None:
         """The device that is bound to this hardware, or was: one whose binding is void only if there is no other."""
@@ -65,6 +65,15 @@ class Devices(Protocol):
         """Raises DeviceExists."""
 
     def put(self, device: Device) -> None: ...
+
+
+class Alive(NamedTuple):
+    """A certificate that has not expired."""
+
+    not_after: datetime
+    device_id: str = "\U0010ffff"
+    generation: int = 0
+    thumbprint: str = ""
 
 
 class Credentials(Protocol):
@@ -88,9 +97,9 @@ class Credentials(Protocol):
         """The one that a key in the token, by its CKA_ID, was made for."""
 
     def in_states(self, states: Iterable[CredentialState]) -> list[Credential]: ...
-    def alive(self, now: datetime) -> list[tuple[str, int, str]]:
-        """(device_id, generation, thumbprint) of every certificate that has not expired, whatever became of it. Costs
-        the same however many have (partial index)."""
+    def alive(self, after: Alive, limit: int) -> list[Alive]:
+        """The next ones in the order of their end, whatever became of them, read from the index alone. Begin with
+        ``Alive(now)``."""
 
     def refused(self, now: datetime) -> list[tuple[str, str, str, datetime]]:
         """(device_id, serial, thumbprint, not_after) of every REVOKED certificate that has not expired."""

@@ -14,6 +14,7 @@ from functools import lru_cache
 from ..core.measures import Fleet, Left
 from ..core.model import Credential, CredentialState, KeyAlgorithm, KeyRef
 from ..errors import Internal
+from .base import Alive
 from .rows import Column, Table, moment, stamp
 
 _TABLE = Table(
@@ -72,8 +73,9 @@ DEADLINES = f"""
     SELECT deadline FROM credentials INDEXED BY credentials_waiting WHERE {_IS_WAITING} ORDER BY deadline LIMIT ?
 """
 ALIVE = """
-    SELECT device_id, generation, thumbprint FROM credentials INDEXED BY credentials_alive
-    WHERE certificate IS NOT NULL AND not_after > ?
+    SELECT not_after, device_id, generation, thumbprint FROM credentials INDEXED BY credentials_alive
+    WHERE certificate IS NOT NULL AND (not_after, device_id, generation) > (?, ?, ?)
+    ORDER BY not_after, device_id, generation LIMIT ?
 """
 REFUSED = """
     SELECT device_id, serial, thumbprint, not_after FROM credentials INDEXED BY credentials_by_state
@@ -158,8 +160,9 @@ class CredentialRows:
             json.dumps(sorted(states)),
         )
 
-    def alive(self, now: datetime) -> list[tuple[str, int, str]]:
-        return [tuple(row) for row in self._connection.execute(ALIVE, (stamp(now),))]
+    def alive(self, after: Alive, limit: int) -> list[Alive]:
+        place = stamp(after.not_after), after.device_id, after.generation, limit
+        return [Alive(moment(row[0]), *row[1:]) for row in self._connection.execute(ALIVE, place)]
 
     def refused(self, now: datetime) -> list[tuple[str, str, str, datetime]]:
         return [(*row[:3], moment(row[3])) for row in self._connection.execute(REFUSED, (stamp(now),))]

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from datetime import datetime
 
 from ..core.listing import Live, Overview, Wanted
@@ -112,11 +113,11 @@ class DeviceRows:
         row = self._connection.execute(OVERVIEW, (device_id,)).fetchone()
         return None if row is None else _overview(row)
 
-    def overviews(self, wanted: Wanted, now: datetime) -> list[Overview]:
+    def overviews(self, wanted: Wanted, now: datetime) -> Iterator[Overview]:
         until = None if wanted.expiring_within is None else now + wanted.expiring_within
         # SQLite's GLOB knows shells' patterns, except that it writes [^…] for [!…].
         given = {"id": wanted.id.replace("[!", "[^"), "kind": wanted.kind, "until": stamp(until)}
-        return [_overview(row) for row in self._connection.execute(OVERVIEWS, given)]
+        return map(_overview, self._connection.execute(OVERVIEWS, given))
 
     def add(self, device: Device) -> None:
         if not _TABLE.add(self._connection, _columns(device)):

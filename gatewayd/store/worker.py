@@ -104,6 +104,7 @@ class Worker:
                 batch, more = self._next_batch()
                 if batch:
                     self._work_off(connection, batch)
+                batch = []  # a large answer is not kept until the next question
         finally:
             connection.close()
 

@@ -332,7 +332,7 @@ async def test_a_list_is_narrowed_down_by_what_is_written(store: SqliteStore) ->
     await store.write(work)
 
     async def listed(wanted: Wanted) -> list[str]:
-        found = await store.read(lambda tx: tx.devices.overviews(wanted, NOW))
+        found = await store.read(lambda tx: list(tx.devices.overviews(wanted, NOW)))
         return [each.device.device_id for each in found]
 
     assert await listed(Wanted()) == ["gw", "Pump-3", "pump-1", "pump-2", "valve-1"]
