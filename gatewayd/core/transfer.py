@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from . import lifecycle
-from .model import Credential, CredentialState, Device, DeviceKind, Replacement, Revocation
+from .model import Binding, Credential, CredentialState, Device, DeviceKind, Replacement, Revocation
 
 VERSION: Final = 1
 LONGEST_AGE: Final = timedelta(days=1)
@@ -36,6 +36,8 @@ class Bundle:
     credentials: tuple[Credential, ...]
     revocations: tuple[Revocation, ...]
     replacements: tuple[Replacement, ...]
+    void_hardware: tuple[Binding, ...] = ()
+    """What a revocation has unbound, also where its device has other hardware since."""
     version: int = VERSION
 
 

@@ -84,12 +84,14 @@ def _by_code(tx: Tx, request: EnrollmentRequest, device_id: str, code: str, now:
 def _with_hardware(tx: Tx, asker: Asker, origin: Origin) -> Asker:
     known = tx.devices.of_hardware(origin.binding)
     _refuse(rules.pairing_refusal(origin, asker.device, known), asker.device)
-    return replace(asker, origin=origin, binds=known is None)
+    return replace(asker, origin=origin, binds=known is None and not tx.devices.is_void(origin.binding))
 
 
 def _by_hardware(tx: Tx, origin: Origin) -> Asker:
     known = tx.devices.of_hardware(origin.binding)
     device = known or tx.devices.get(origin.manufacturer.device_id(origin.serial))
+    if known is None and tx.devices.is_void(origin.binding):  # its device has other hardware since
+        raise EnrollmentDenied(Refusal.BINDING_VOID)
     _refuse(rules.origin_refusal(origin, device), device)
     assert device is not None
     if origin.manufacturer.with_code:

@@ -39,6 +39,7 @@ def collect(tx: Tx, gateway_id: str, now: datetime) -> Bundle:
         credentials=tuple(credentials),
         revocations=tuple(each for each in revocations if (each.device_id, each.serial) in kept),
         replacements=tuple(each for device in devices for each in tx.replacements.all(device.device_id)),
+        void_hardware=tuple(tx.devices.void_hardware()),
     )
 
 
@@ -59,6 +60,8 @@ def take_over(tx: Tx, bundle: Bundle, reason: RevocationReason, who: str, now: d
     for device in bundle.devices:
         if device.kind is DeviceKind.LEAF:
             tx.devices.put(device)
+    for hardware in bundle.void_hardware:
+        tx.devices.unbind(hardware)
     for revocation in bundle.revocations:
         tx.revocations.add(_at_once(revocation))
     for device in bundle.devices:

@@ -47,6 +47,15 @@ class Devices(Protocol):
         """Narrowed down by id, kind and expiry; by id, the gateway first. Thousands, perhaps, so one by one: to list
         them and for nothing else."""
 
+    def void_hardware(self) -> list[Binding]:
+        """What a revocation has unbound and nobody has bound again."""
+
+    def is_void(self, binding: Binding) -> bool:
+        """Whether this hardware is among them."""
+
+    def unbind(self, binding: Binding) -> None:
+        """Put it among them."""
+
     def of_hardware(self, binding: Binding) -> Device | None:
         """The device that is bound to this hardware, or was: one whose binding is void only if there is no other."""
 

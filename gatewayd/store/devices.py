@@ -81,6 +81,18 @@ class DeviceRows:
         row = self._connection.execute("SELECT * FROM devices WHERE device_id = ?", (device_id,)).fetchone()
         return None if row is None else _device(row)
 
+    def void_hardware(self) -> list[Binding]:
+        rows = self._connection.execute("SELECT manufacturer, serial FROM void_hardware ORDER BY 1, 2")
+        return [Binding(row[0], row[1], void=True) for row in rows]
+
+    def is_void(self, binding: Binding) -> bool:
+        query = "SELECT 1 FROM void_hardware WHERE manufacturer = ? AND serial = ?"
+        return self._connection.execute(query, (binding.manufacturer, binding.serial)).fetchone() is not None
+
+    def unbind(self, binding: Binding) -> None:
+        query = "INSERT OR IGNORE INTO void_hardware VALUES (?, ?)"
+        self._connection.execute(query, (binding.manufacturer, binding.serial))
+
     def of_hardware(self, binding: Binding) -> Device | None:
         query = "SELECT * FROM devices WHERE manufacturer = ? AND manufacturer_serial = ? ORDER BY binding_void LIMIT 1"
         row = self._connection.execute(query, (binding.manufacturer, binding.serial)).fetchone()

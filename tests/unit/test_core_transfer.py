@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gatewayd.core import transfer
 from gatewayd.core.model import (
+    Binding,
     Credential,
     CredentialState,
     Device,
@@ -54,7 +55,8 @@ REVOCATION = Revocation(
     {Milestone.DISABLED: MilestoneProgress(NOW, 3, None, None, "etag")},
 )
 REPLACEMENT = Replacement("leaf", 1, ReplacementState.PINNED, RevocationReason.SUPERSEDED, "uid:0", 2, NOW, lift_at=NOW)
-BUNDLE = Bundle("gw", NOW, 7, "ab", (GATEWAY, LEAF), (CREDENTIAL,), (REVOCATION,), (REPLACEMENT,))
+VOID = Binding("acme", "4711", void=True)
+BUNDLE = Bundle("gw", NOW, 7, "ab", (GATEWAY, LEAF), (CREDENTIAL,), (REVOCATION,), (REPLACEMENT,), (VOID,))
 DAY = timedelta(days=1)
 
 

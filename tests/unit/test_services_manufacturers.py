@@ -153,7 +153,7 @@ async def test_a_stolen_device_does_not_come_back_by_its_manufacturers_certifica
     assert await binding(plant) == Binding("acme", "2")
     plant.origin = BY_RULE
     await plant.pass_time(days=31)
-    assert str(await refused(plant)) == Refusal.OTHER_HARDWARE
+    assert str(await refused(plant)) == Refusal.BINDING_VOID
 
 
 async def test_nor_as_another_device(plant: Plant) -> None:
@@ -163,6 +163,23 @@ async def test_nor_as_another_device(plant: Plant) -> None:
     plant.origin = replace(ACME, manufacturer=replace(BY_RULE.manufacturer, device="spare-{serial}"))
     await plant.add_leaf("spare-4711")
     assert isinstance(await refused(plant, "spare-4711"), DeviceRevoked)
+
+
+async def test_nor_as_another_device_once_its_own_has_other_hardware(plant: Plant) -> None:
+    await add(plant)
+    await enroll(plant)
+    await plant.operations.device_replace(Someone(), LEAF, "keyCompromise", 0, "acme", "4712")
+    await plant.settle()
+    plant.origin = replace(ACME, manufacturer=replace(BY_RULE.manufacturer, device="spare-{serial}"))
+    code = await plant.add_leaf("spare-4711")
+    assert str(await refused(plant, "spare-4711")) == Refusal.BINDING_VOID
+    await plant.enrollments.enroll(
+        request(code, certificate=IDEVID, device_id="spare-4711", operation=Operation.ENROLL)
+    )
+    assert await binding(plant, "spare-4711") is None  # a code is no order to bind it again
+    await plant.operations.leaves.bind(Someone(), "spare-4711", "acme", "4711")
+    await plant.pass_time(days=31)
+    await enroll(plant, device_id="spare-4711")
 
 
 async def test_only_an_administrator_binds_again(plant: Plant) -> None:
@@ -188,7 +205,7 @@ async def test_new_hardware_may_be_bound_when_the_old_is_given_up(plant: Plant) 
     await add(plant)
     await enroll(plant)
     await plant.operations.device_replace(Someone(), LEAF, "keyCompromise", 0, "acme", "4712")
-    assert str(await refused(plant)) == Refusal.NOT_BOUND
+    assert str(await refused(plant)) == Refusal.BINDING_VOID
     plant.origin = replace(ACME, serial="4712")
     answer = await plant.enrollments.enroll(request(certificate=IDEVID))
     assert isinstance(answer, Enrolled | Pending)

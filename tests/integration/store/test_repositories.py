@@ -55,6 +55,11 @@ async def test_a_device_is_found_by_its_hardware_and_by_what_was_its_hardware_if
         tx.devices.put(replace(devices[1], binding=bound))
         assert tx.devices.of_hardware(bound) == replace(devices[1], binding=bound)
         assert tx.devices.of_hardware(Binding("evil", "1")) is None
+        assert tx.devices.void_hardware() == []  # somebody has bound it again
+        tx.devices.put(replace(devices[1], binding=void))
+        tx.devices.put(replace(devices[1], binding=Binding("acme", "2")))
+        assert tx.devices.void_hardware() == [void]
+        assert tx.devices.is_void(bound)
 
     await store.write(work)
 
