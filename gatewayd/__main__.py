@@ -96,7 +96,7 @@ def _serve(settings: config.Settings, pin_fd: int | None, file: Path) -> int:
     from .daemon import Daemon
 
     journald.set_up(settings.log.level)
-    asyncio.run(Daemon(settings, _pins(settings, pin_fd), lambda: config.load(file)).run())
+    asyncio.run(Daemon(settings, _pins(settings, pin_fd), file.absolute()).run())
     return 0
 
 

@@ -12,7 +12,8 @@ import contextlib
 import json
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 from .config import Settings
@@ -38,12 +39,12 @@ _AFTER_CONNECT = 2.0
 
 
 class Daemon:
-    def __init__(self, settings: Settings, pins: Mapping[str, Pin], load: Callable[[], Settings]) -> None:
-        """``pins`` of the tokens of ``settings.tokens``, as far as there are any; ``load`` reads the settings anew.
-        Raises ConfigInvalid."""
+    def __init__(self, settings: Settings, pins: Mapping[str, Pin], file: Path) -> None:
+        """``pins`` of the tokens of ``settings.tokens``, as far as there are any; ``file``: where they were read from,
+        and are read anew. Raises ConfigInvalid."""
         self._parts = Parts(settings, pins, self)
         self._front = Front(self._parts, self)
-        self._reloading = Reloading(self._parts, self._front, load)
+        self._reloading = Reloading(self._parts, self._front, file)
         self._background: set[asyncio.Task[None]] = set()
         self._died: BaseException | None = None
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
-from .config import Settings, changes
+from .config import Settings, changes, load
 from .control.base import Data
 from .core.model import JournalEntry
 from .errors import ConfigInvalid, ReloadRefused, RestartNeeded
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class Reloading:
-    def __init__(self, parts: Parts, front: Front, load: Callable[[], Settings]) -> None:
-        """``load`` reads and checks the configuration; it raises ConfigInvalid."""
+    def __init__(self, parts: Parts, front: Front, file: Path) -> None:
+        """``file``: the configuration."""
         self._parts = parts
         self._front = front
-        self._load = load
+        self._file = file
         self._lock = asyncio.Lock()
         self._loaded_at = parts.clock.now()
         self._needs_restart: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Reloading:
 
     async def _reload(self, who: str) -> Data:
         try:
-            new = await asyncio.to_thread(self._load)
+            new = await asyncio.to_thread(load, self._file)
             change = changes.decide(self._parts.settings, new)
         except ConfigInvalid as error:
             log.error("the new configuration is refused, the one before stays in force: %s", error.message)
@@ -86,6 +86,7 @@ class Reloading:
         refused, at = self._refused or (None, None)
         return views.present(
             {
+                "file": str(self._file),
                 "loaded_at": views.when(self._loaded_at),
                 "needs_restart": list(self._needs_restart) or None,
                 "last_error": refused,

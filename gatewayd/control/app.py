@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import GatewayError, InvalidArgument, all_errors
-from . import words
+from . import arguments, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -120,6 +120,15 @@ def variants(options: dict[str, Any]) -> Any:
     from .variants import from_data
 
     return {name: from_data(value) for name, value in options.items()}
+
+
+def length(option: str, text: str, allowed: range) -> int:
+    """What is given for ``option``, a length of time, in seconds. Raises InvalidArgument."""
+    seconds = words.duration(text)
+    if seconds not in allowed:
+        least, most = words.length(allowed[0]), words.length(allowed[-1])
+        raise InvalidArgument(f"{option} takes from {least} to {most}, not {arguments.shown(text)}")
+    return seconds
 
 
 def read(file: str, most: int) -> str:

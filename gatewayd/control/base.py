@@ -104,7 +104,8 @@ class Operations(Protocol):
     async def status(self) -> Data:
         """See docs/json.md: ``gateway``, ``token``, ``issuer``, ``hub``, ``devices``, ``revocations``, ``waiting``."""
 
-    async def device_list(self, wanted: Wanted) -> list[Data]: ...
+    async def device_list(self, wanted: Wanted, room: int | None = None) -> list[Data]:
+        """``room``: bytes. Raises AnswerTooLarge when it would take more of them on the bus, before it has grown."""
 
     async def device_row(self, device_id: str) -> Data:
         """One item of ``device_list``. Raises DeviceUnknown."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -29,13 +28,11 @@ from .cli_token import token
 from .cli_transfer import adopt, export
 from .cli_watch import command as watch
 from .completion import PROGRAM, VARIABLE, completion, device_ids
+from .output import LOST
 
 JOBS = "/org/gatewayd/Gateway1/jobs/"
 TTY_LINE = 4095
 """Characters that a terminal hands over in a line; what is longer it cuts (termios, canonical mode)."""
-
-_LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What standard output fails with; files that a command names are answered for where they are written."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -219,7 +216,7 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:
-        if error.errno not in _LOST:
+        if error.errno not in LOST:
             return _unexpected(app, error)
         app.answered = True
         return _fail(app, OutputLost(f"the answer cannot be written: {error.strerror}"))

@@ -9,8 +9,8 @@ import click
 from ..core.listing import HubState, Order, Shown
 from ..core.model import DeviceKind, RevocationReason
 from ..errors import InvalidArgument
-from . import arguments, words
-from .app import App, as_json, no_wait, one_of, rendering, variants
+from . import arguments
+from .app import App, as_json, length, no_wait, one_of, rendering, variants
 from .cli_hardware import bind, hardware, hardware_options
 from .completion import device_ids
 
@@ -88,7 +88,7 @@ def device_list(
         "states": list(states) or None,
         "hub_states": list(hub_states) or None,
         "kind": kind,
-        "expiring_within": None if expiring is None else words.duration(expiring),
+        "expiring_within": None if expiring is None else length("--expiring", expiring, arguments.EXPIRING),
         "sort": sort,
         "limit": limit,
     }
@@ -165,4 +165,6 @@ device.add_command(bind)
 
 
 def _lifetime(text: str | None) -> dict[str, int]:
-    return {} if text is None else {"code_lifetime": words.duration(text)}
+    if text is None:
+        return {}
+    return {"code_lifetime": length("--code-lifetime", text, arguments.CODE_LIFETIME)}

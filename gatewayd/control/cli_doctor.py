@@ -31,25 +31,30 @@ GROUPS = ("gatewayd-operators", "gatewayd-technicians")
 
 
 @click.command("doctor")
-@click.option("--config", metavar="FILE", default=DEFAULT, show_default=True, help="The daemon's configuration.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help=f"The daemon's configuration: if not this one, what it runs with, or {DEFAULT}.",
+)
 @as_json
 @click.pass_obj
-def command(app: App, config: str) -> None:
+def command(app: App, config: str | None) -> None:
     """Look at everything that can be wrong, and say what to do about it.
 
     Works when the daemon is down, too, and then says what could not be checked. The exit status is 0 when there is no
     problem, else that of the first class with one (gatewayctl(1)).
     """
-    settings, found = _configuration(Path(config))
+    answer = _asked(app)
+    settings, found = _configuration(Path(config or _in_use(app, answer)))
     found += _groups()
-    try:
-        seen = [*(_data(each, "gatewayctl") for each in found), *_from_daemon(app)]
-    except GatewayError as error:
-        found.append(_daemon(error))
-        if settings is not None:
+    if isinstance(answer, GatewayError):
+        if settings is None:
+            found += _unknown_peers(found[0])
+        else:
             found += asyncio.run(_outside(settings))
-        found += _unseen(settings is not None, error)
-        seen = [_data(each, "gatewayctl") for each in found]
+        found += [_daemon(answer), *_unseen(answer)]
+        answer = []
+    seen = [*(_data(each, "gatewayctl") for each in found), *answer]
     order = [str(each) for each in Area]
     seen.sort(key=lambda each: order.index(each["area"]))
     problems = [Finding(Area(each["area"]), "", Verdict(each["verdict"]), "") for each in seen]
@@ -58,20 +63,47 @@ def command(app: App, config: str) -> None:
     raise click.exceptions.Exit(code)
 
 
-def _from_daemon(app: App) -> list[Data]:
-    findings: list[Data] = app.client.call("Diagnose")
+def _asked(app: App) -> list[Data] | GatewayError:
+    """What the daemon has found, or why it does not say."""
+    try:
+        findings: list[Data] = app.client.call("Diagnose")
+    except GatewayError as error:
+        return error
     return [each | {"seen_by": "gatewayd"} for each in findings]
+
+
+def _in_use(app: App, answer: list[Data] | GatewayError) -> str:
+    """The configuration that the daemon runs with, if it answers."""
+    if isinstance(answer, GatewayError):
+        return DEFAULT
+    try:
+        status: Data = app.client.call("GetStatus")
+    except GatewayError:
+        return DEFAULT
+    return str(status["configuration"].get("file", DEFAULT))
 
 
 def _configuration(path: Path) -> tuple[Settings | None, list[Finding]]:
     from .. import config
 
+    if not _may_read(path):
+        why = f"{path} is not readable by you."
+        return None, [doctor.unknown(Area.CONFIGURATION, "file", why, "Run this as root.")]
     try:
         settings = config.load(path)
     except ConfigInvalid as error:
         remedy = "Correct it ('gatewayd check' looks at it alone); a running daemon goes on with what it has read."
         return None, [Finding(Area.CONFIGURATION, "file", Verdict.PROBLEM, f"{error.message}.", remedy)]
     return settings, [Finding(Area.CONFIGURATION, "file", Verdict.FINE, f"{path} is well-formed.")]
+
+
+def _may_read(path: Path) -> bool:
+    """What else may be wrong with it is told by whoever reads it."""
+    try:
+        path.open().close()
+    except OSError as error:
+        return not isinstance(error, PermissionError)
+    return True
 
 
 def _groups() -> list[Finding]:
@@ -110,22 +142,22 @@ async def _outside(settings: Settings) -> list[Finding]:
     return found + await checks.network(settings, tls)
 
 
-def _unseen(configured: bool, error: GatewayError) -> list[Finding]:
+def _unknown_peers(configuration: Finding) -> list[Finding]:
+    """What the configuration would tell, of which it is known what is wrong with it."""
+    why = "Whom gatewayd talks to is in its configuration, which cannot be read."
+    unreadable = configuration.verdict is Verdict.UNKNOWN
+    fix = configuration.remedy if unreadable else "Correct the configuration first."
+    return [doctor.unknown(area, "configured", why, fix) for area in (Area.DISK, Area.NAMES, Area.CA, Area.HUB)]
+
+
+def _unseen(error: GatewayError) -> list[Finding]:
     start = "It is checked once gatewayd runs: 'systemctl start gatewayd'."
     if not isinstance(error, DaemonUnreachable):
         start = error.remedy
-    unseen = [
+    return [
         doctor.unknown(Area.TOKEN, "token", "Whether the token works only the daemon can tell.", start),
         doctor.unknown(Area.HUB, "link", "Whether the hub lets the gateway in only the daemon can tell.", start),
         doctor.unknown(Area.EXPIRY, "certificates", "When certificates end is in the daemon's database.", start),
-    ]
-    if configured:
-        return unseen
-    why = "Whom gatewayd talks to is in its configuration, which cannot be read."
-    fix = "Correct the configuration first."
-    return [
-        *(doctor.unknown(area, "configured", why, fix) for area in (Area.DISK, Area.NAMES, Area.CA, Area.HUB)),
-        *unseen,
     ]
 
 

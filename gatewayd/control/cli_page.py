@@ -5,9 +5,7 @@ from __future__ import annotations
 import click
 
 from ..core.page import LIFETIME
-from ..errors import InvalidArgument
-from . import arguments, words
-from .app import App, as_json, rendering, variants
+from .app import App, as_json, length, rendering, variants
 
 
 @click.group()
@@ -21,9 +19,7 @@ def page() -> None:
 @click.pass_obj
 def page_open(app: App, lifetime: str | None) -> None:
     """Print a link to the page, and its QR. It works once, and opens the page on one phone."""
-    options = {} if lifetime is None else {"lifetime": words.duration(lifetime)}
-    if options and options["lifetime"] not in LIFETIME:
-        raise InvalidArgument(f"--for takes from 60s to 1d, not {arguments.shown(lifetime or '')}")
+    options = {} if lifetime is None else {"lifetime": length("--for", lifetime, LIFETIME)}
     data = app.client.call("OpenPage", "(a{sv})", variants(options))
     app.show(data, lambda: rendering().page_opened(data))
 

@@ -11,6 +11,7 @@ import click
 
 from ..errors import InvalidArgument
 from .app import App, as_json
+from .output import written
 
 if TYPE_CHECKING:
     from .base import Data
@@ -51,20 +52,8 @@ def backup(app: App, file: str) -> None:
 
     A tar of a manifest and the database. There is no key, PIN or code in it. 'gatewayctl restore' takes it back.
     """
-    partial = f"{file}.partial"
-    try:
-        opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise InvalidArgument(f"{file} cannot be written: {error.strerror}") from None
-    try:
+    with written(file) as opened:
         data = app.client.call_with_file("Backup", opened, within=_WITHIN)
-        os.fsync(opened)
-        os.replace(partial, file)
-    except OSError as error:
-        raise InvalidArgument(f"{file} cannot be written: {error.strerror}") from None
-    finally:
-        os.close(opened)
-        Path(partial).unlink(missing_ok=True)
     app.show({"file": file, **data}, lambda: f"written to {file}: {_described(data)}")
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 
 from ..core.model import RevocationReason
 from ..errors import InvalidArgument
-from . import arguments, words
-from .app import App, as_json, one_of, read, variants
+from . import arguments
+from .app import App, as_json, length, one_of, read, variants
+from .output import written
 
 
 @click.command()
@@ -27,15 +27,8 @@ def export(app: App, file: str) -> None:
     if file == "-":
         app.show({"export": text}, lambda: text)
         return
-    partial = f"{file}.partial"
-    try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as opened:
-            opened.write(text + "\n")
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(partial, file)
-    except OSError as error:
-        raise InvalidArgument(f"{file} cannot be written: {error.strerror}") from None
+    with written(file) as descriptor, open(descriptor, "w", encoding="ascii", closefd=False) as opened:
+        opened.write(text + "\n")
     app.show({"file": file, "characters": len(text)}, lambda: f"written to {file}")
 
 
@@ -71,7 +64,7 @@ def adopt(
     text = arguments.export(read(file, arguments.MAX_EXPORT))
     options: dict[str, object] = {"reason": reason} if reason else {}
     if max_age is not None:
-        options["max_age"] = words.duration(max_age)
+        options["max_age"] = length("--max-age", max_age, arguments.MAX_AGE)
     if token_file is not None:
         options["token"] = arguments.token(read(token_file, arguments.MAX_TOKEN))
     path = app.client.call("Adopt", "(sa{sv})", text, variants(options))

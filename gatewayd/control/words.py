@@ -81,6 +81,11 @@ def distance(text: str, now: datetime) -> str:
     return f"in {amount}" if away > timedelta(0) else f"{amount} ago"
 
 
+def length(seconds: int) -> str:
+    """``60s``, ``90d``: as ``duration`` reads it."""
+    return f"{seconds // 86400}d" if seconds and seconds % 86400 == 0 else f"{seconds}s"
+
+
 def duration(text: str) -> int:
     """``90s``, ``30m``, ``2h``, ``1d12h`` → seconds. Raises InvalidArgument."""
     found = _DURATION.fullmatch(text.strip())

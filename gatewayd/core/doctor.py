@@ -258,7 +258,7 @@ def anchor(check: str, subject: str, not_after: datetime, now: datetime, remedy:
 
 def leaves(expired: int, last_tenth: int) -> Finding:
     if expired or last_tenth:
-        what = f"{expired} certificates in use are over, {last_tenth} in the last tenth of their lives."
+        what = f"Leaves' certificates in use: over {expired}, in the last tenth of their lives {last_tenth}."
         remedy = "'gatewayctl device list --sort expiry --limit 20' shows which; leaves renew by themselves."
         return Finding(Area.EXPIRY, "leaves", Verdict.WARNING, what, remedy)
     return Finding(Area.EXPIRY, "leaves", Verdict.FINE, "No leaf's certificate is over or about to be.")

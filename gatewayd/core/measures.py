@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -16,6 +16,13 @@ class Left(StrEnum):
     TENTH = "under-a-tenth"
     THIRD = "under-a-third"
     MORE = "more"
+
+
+def left(not_before: datetime, not_after: datetime, now: datetime) -> Left:
+    rest, life = not_after - now, not_after - not_before
+    if rest <= timedelta(0):
+        return Left.EXPIRED
+    return Left.TENTH if rest * 10 < life else Left.THIRD if rest * 3 < life else Left.MORE
 
 
 @dataclass(frozen=True, slots=True)

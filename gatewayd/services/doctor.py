@@ -18,7 +18,8 @@ from ..core import doctor
 from ..core.clock import Verdict as ClockVerdict
 from ..core.doctor import Area, Finding, Verdict
 from ..core.listing import Overview
-from ..core.measures import Fleet, Left
+from ..core.measures import Fleet, Left, left
+from ..core.model import Credential, CredentialState
 from ..errors import GatewayError
 from ..store.base import Store
 from . import views
@@ -128,9 +129,10 @@ class Doctor:
         if self._clock.status().verdict is not ClockVerdict.SANE:
             why = "What has expired cannot be told while the clock is wrong."
             return [doctor.unknown(Area.EXPIRY, "certificates", why, "Set the clock first.")]
-        own, under_way, fleet = await self._store.read(
+        own, current, under_way, fleet = await self._store.read(
             lambda tx: (
                 tx.devices.overview(self._gateway_id),
+                tx.credentials.current(self._gateway_id),
                 tx.credentials.all(self._gateway_id)[-1:],
                 tx.credentials.fleet(now),
             )
@@ -138,7 +140,7 @@ class Doctor:
         last_error = under_way[0].last_error if under_way else None
         known = checks.anchors("CA", self._anchors(), now, "Ask the CA for its successor; it is taken up by itself.")
         bundles = await asyncio.to_thread(checks.trusted, self._settings, now)
-        return [*_own(own, last_error, now), *_fleet(fleet), *known, *bundles]
+        return [*_own(own, last_error, now), *_leaves(fleet, current, now), *known, *bundles]
 
 
 def _own(own: Overview | None, last_error: str | None, now: datetime) -> Iterable[Finding]:
@@ -146,9 +148,13 @@ def _own(own: Overview | None, last_error: str | None, now: datetime) -> Iterabl
         yield doctor.own_certificate(own.live.not_before, own.live.not_after, now, last_error)
 
 
-def _fleet(fleet: Fleet) -> Iterable[Finding]:
-    if any(fleet.counts.values()):
-        yield doctor.leaves(fleet.counts[Left.EXPIRED], fleet.counts[Left.TENTH])
+def _leaves(fleet: Fleet, own: Credential | None, now: datetime) -> Iterable[Finding]:
+    """Of the fleet without the gateway, which has a finding of its own; a revoked one is not in use."""
+    counts = dict(fleet.counts)
+    if own and own.state is CredentialState.CURRENT and own.not_before and own.not_after:
+        counts[left(own.not_before, own.not_after, now)] -= 1
+    if any(counts.values()):
+        yield doctor.leaves(counts[Left.EXPIRED], counts[Left.TENTH])
 
 
 def _waiting(item: Data) -> Finding:

@@ -116,8 +116,8 @@ class Operations:
     async def status(self) -> Data:
         return await self._reader.status()
 
-    async def device_list(self, wanted: Wanted) -> list[Data]:
-        return await self._reader.device_list(wanted)
+    async def device_list(self, wanted: Wanted, room: int | None = None) -> list[Data]:
+        return await self._reader.device_list(wanted, room)
 
     async def device_row(self, device_id: str) -> Data:
         return await self._reader.device_row(device_id)

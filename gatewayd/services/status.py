@@ -12,7 +12,7 @@ from ..core import lifecycle, listing
 from ..core import revocation as table
 from ..core.listing import Wanted
 from ..core.model import Credential, DeviceKind, KeyAlgorithm, ReplacementState, Revocation
-from ..errors import AlgorithmUnsupported, ClockWrong, DeviceUnknown, NotBootstrapped, RegistrarRefused
+from ..errors import AlgorithmUnsupported, AnswerTooLarge, ClockWrong, DeviceUnknown, NotBootstrapped, RegistrarRefused
 from ..keys.base import TokenStatus
 from ..store.base import Store, Tx
 from ..upstream.base import Link
@@ -160,12 +160,20 @@ class StatusReader:
                 found.append(views.waiting(sentence, RegistrarRefused))
         return found
 
-    async def device_list(self, wanted: Wanted) -> list[Data]:
+    async def device_list(self, wanted: Wanted, room: int | None = None) -> list[Data]:
+        """Raises AnswerTooLarge as soon as it is sure to take more than ``room`` bytes on the bus: all of a huge list
+        would take the memory that there is."""
         now = self._clock.now()
 
         def work(tx: Tx) -> list[Data]:
-            chosen = listing.choose(tx.devices.overviews(wanted, now), wanted, now)
-            return [views.device(each, now) for each in chosen]
+            rows: list[Data] = []
+            size = 0
+            for each in listing.choose(tx.devices.overviews(wanted, now), wanted, now):
+                rows.append(views.device(each, now))
+                size += views.least_size(rows[-1])
+                if room is not None and size > room:
+                    raise AnswerTooLarge(f"The list has {len(rows)} devices at least, more than the bus takes.")
+            return rows
 
         return await self._store.read(work)
 

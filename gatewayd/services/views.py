@@ -84,6 +84,17 @@ def device(it: Overview, now: datetime) -> Data:
     )
 
 
+def least_size(row: Data) -> int:
+    """Bytes that a row of a list takes on the bus at least, as GVariant lays it out: a value begins at a multiple of 8,
+    and so does what follows it; beside the text there are its end, its type with a mark, and two offsets."""
+    texts = ((len(key), len(value) if isinstance(value, str) else 0) for key, value in row.items())
+    return sum(_to_eight(_to_eight(key + 1) + value + 4) + 1 for key, value in texts) - 7
+
+
+def _to_eight(size: int) -> int:
+    return -(-size // 8) * 8
+
+
 def binding(record: Binding | None) -> Data | None:
     if record is None:
         return None

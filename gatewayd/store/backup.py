@@ -7,6 +7,7 @@ that a code that was used up since does not work again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ from typing import IO, Final
 
 from .. import __version__
 from ..core import audit
-from ..errors import BackupUnusable, StoreBroken
+from ..errors import BackupUnusable, OutputLost, StoreBroken
 from .faults import broken
 from .journal import JournalRows
 from .migrations import version_of
@@ -32,6 +33,7 @@ _MANIFEST: Final = "manifest.json"
 _DATABASE: Final = "gatewayd.db"
 _LARGEST_MANIFEST: Final = 64 * 1024
 _PIECE: Final = 1024 * 1024
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 def make(database: Path, scratch: Path, target: IO[bytes], now: datetime) -> Manifest:
     """Write a backup of ``database`` to ``target``, by way of the file ``scratch``. Nobody waits for it: the copy is
-    made from a snapshot. Raises StoreBroken."""
+    made from a snapshot. Raises StoreBroken, and OutputLost when there is no room for it."""
     with contextlib.suppress(FileNotFoundError):
         scratch.unlink()
     try:
@@ -89,7 +91,8 @@ def make(database: Path, scratch: Path, target: IO[bytes], now: datetime) -> Man
     except sqlite3.Error as error:
         raise broken(error, database) from error
     except OSError as error:
-        raise StoreBroken(f"The backup could not be written: {error.strerror}.") from error
+        what = f"The backup could not be written: {error.strerror}."
+        raise (OutputLost(what) if error.errno in _FULL else StoreBroken(what)) from error
     finally:
         scratch.unlink(missing_ok=True)
     return manifest

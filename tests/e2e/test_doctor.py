@@ -9,7 +9,7 @@ from gatewayd.lab.demo.stage import Stage
 
 
 def test_where_all_is_well_nothing_is_wrong_and_every_class_was_looked_at(stage: Stage) -> None:
-    done = stage.ctl("doctor", "--config", str(stage.config), "--json", check=False)
+    done = stage.ctl("doctor", "--json", check=False)  # with the file that the daemon runs with
     found = json.loads(done.stdout)["findings"]
     assert [each for each in found if each["verdict"] in ("problem", "unknown")] == []
     assert {each["area"] for each in found} == {str(area) for area in Area}

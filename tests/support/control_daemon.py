@@ -1,8 +1,9 @@
 """The real ControlService around the fake operations, as a process: ``python -m tests.support.control_daemon ADDRESS``.
 
 Prints one line when it is on the bus. Lines on standard input: ``gate`` holds work after its first step, ``open`` lets
-it go on, ``fail NAME`` makes work end in that error, ``leaves N`` is how many leaves there are; end of file stops it.
-Each is answered by a line when it is done.
+it go on, ``fail NAME`` makes work end in that error, ``leaves N`` is how many leaves there are, ``troubles N`` how many
+things wait for a person, ``file PATH`` what it takes for its configuration; end of file stops it. Each is answered by a
+line when it is done.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ class Daemon:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.communicate(timeout=20)
+        self.stop()
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.communicate(timeout=20)
 
     def tell(self, line: str) -> None:
         """Returns when it is done."""
@@ -63,6 +68,11 @@ async def serve(address: str) -> None:
         elif line[0] == "leaves":
             leaves = {f"leaf-{number}": device(f"leaf-{number}") for number in range(int(line[1]))}
             operations.devices = {GATEWAY: operations.devices[GATEWAY], **leaves}
+        elif line[0] == "troubles":
+            trouble = {"what": "The gateway has no certificate.", "error": "NotBootstrapped", "remedy": "Get it one."}
+            operations.waiting = [trouble] * int(line[1])
+        elif line[0] == "file":
+            operations.file = line[1]
         print("ok", flush=True)
     await service.stop()
 

@@ -94,6 +94,9 @@ class FakeMaintenanceOperations:
 
     async def backup(self, caller: Caller, file: int) -> Data:
         self._all.calls.append(("backup", caller.uid))
+        if self._all.failure is not None:
+            os.close(file)
+            raise self._all.failure
         with os.fdopen(file, "wb") as target:
             target.write(b"a backup")
         return {"devices": 2, "credentials": 5, "created_at": NOW, "sha256": "00" * 32}
@@ -135,6 +138,7 @@ class FakeOperations:
         self.wanted = Wanted()
         self.findings: list[Data] = [{"area": "token", "check": "token", "verdict": "fine", "what": "It works."}]
         self.slow = 0.0
+        self.file = "/etc/gatewayd/gatewayd.toml"
         self.gate: asyncio.Event | None = None
         self.failure: GatewayError | None = None
         self.defect: Exception | None = None
@@ -163,7 +167,7 @@ class FakeOperations:
         states = [each["state"] for each in self.devices.values() if each["kind"] == "leaf"]
         return {
             "version": "0.1.0",
-            "configuration": {"loaded_at": NOW},
+            "configuration": {"file": self.file, "loaded_at": NOW},
             "gateway": self.devices[GATEWAY],
             "token": TOKEN,
             "clock": {"sane": True, "state": "sane", "synchronised": True, "now": NOW, "system": NOW, "floor": NOW},
@@ -205,7 +209,7 @@ class FakeOperations:
         found = {"fault": "missing", "first": 7, "last": 9, "detail": "no longer there"}
         return {"intact": False, "records": 11, "signed_up_to": 10, "signed_at": NOW, "findings": [found]}
 
-    async def device_list(self, wanted: Wanted) -> list[Data]:
+    async def device_list(self, wanted: Wanted, room: int | None = None) -> list[Data]:
         self.wanted = wanted
         known = list(self.devices.values())
         return [each for each in known if not wanted.states or each["state"] in wanted.states][: wanted.limit]

@@ -69,6 +69,7 @@ def secret(facts: FileFacts | None) -> Finding:
         (doctor.anchor("CA", "CN=Root", NOW, NOW, "ask"), PROBLEM, "over"),
         (doctor.leaves(0, 0), FINE, "No leaf"),
         (doctor.leaves(1, 2), WARNING, "device list"),
+        (doctor.leaves(1, 2), WARNING, "over 1, in the last tenth of their lives 2."),
     ],
 )
 def test_verdicts(finding: Finding, verdict: Verdict, says: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gatewayd.errors import IssuerUnreachable, StoreBroken
 from gatewayd.keys.base import TokenState
-from tests.support.plant import GATEWAY, Plant, Someone
+from tests.support.plant import GATEWAY, Plant, Someone, request
 
 Found = dict[tuple[str, str], dict[str, str]]
 
@@ -42,6 +42,21 @@ async def test_a_plant_that_is_well(plant: Plant) -> None:
     assert areas == sorted(areas, key=list(dict.fromkeys(areas)).index)
     # Nobody listens where its configuration says that the CA and the hub are.
     assert found["ca", "the CA"]["verdict"] == found["hub", "the hub"]["verdict"] == "problem"
+
+
+async def test_the_gateways_own_certificate_is_no_leaf(plant: Plant) -> None:
+    await plant.bootstrap()
+    assert ("expiry", "leaves") not in await diagnosed(plant)
+    await plant.enrollments.enroll(request(await plant.add_leaf()))
+    await plant.settle()
+    assert (await diagnosed(plant))["expiry", "leaves"]["verdict"] == "fine"
+
+
+async def test_of_a_revoked_gateway_nothing_is_taken_from_the_leaves(plant: Plant) -> None:
+    await plant.bootstrap()
+    await plant.revoke(GATEWAY)
+    await plant.settle()
+    assert ("expiry", "leaves") not in await diagnosed(plant)
 
 
 async def test_what_waits_for_a_person_is_a_problem_of_its_class(plant: Plant) -> None:

@@ -13,10 +13,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from gatewayd.control.variants import from_mapping
 from gatewayd.core.listing import Wanted
 from gatewayd.core.model import CredentialState as S
 from gatewayd.core.model import KeyAlgorithm, Milestone
 from gatewayd.errors import (
+    AnswerTooLarge,
     DeviceExists,
     DeviceRevoked,
     DeviceUnknown,
@@ -31,6 +33,7 @@ from gatewayd.errors import (
 )
 from gatewayd.keys.base import TokenState
 from gatewayd.pki import pem
+from gatewayd.services import views
 from tests.support.plant import GATEWAY, LEAF, Plant, Someone, request
 
 ME = Someone()
@@ -281,6 +284,20 @@ async def test_everything_that_is_shown_is_what_the_document_says(plant: Plant) 
         no_nulls(shown)
     check(await plant.operations.device_code(ME, "leaf-2", 60), "gatewayctl device add")
     no_nulls(status)
+
+
+async def test_a_list_that_the_bus_would_not_take_is_refused_while_it_is_made(plant: Plant) -> None:
+    await plant.bootstrap()
+    for number in range(20):
+        await plant.add_leaf(f"leaf-{number}", ("dns:leaf.example",))
+    rows = await plant.operations.device_list(Wanted())
+    for row in rows:
+        assert 0.8 < views.least_size(row) / from_mapping(row).get_size() <= 1
+    room = sum(map(views.least_size, rows))
+    assert await plant.operations.device_list(Wanted(), room) == rows
+    assert len(await plant.operations.device_list(Wanted(limit=3), room // 2)) == 3
+    with pytest.raises(AnswerTooLarge, match="has 11 devices at least"):
+        await plant.operations.device_list(Wanted(), sum(map(views.least_size, rows[:11])) - 1)
 
 
 WAITING: list[tuple[str, str]] = [("new", "NotBootstrapped"), ("pin", "PinRefused"), ("registrar", "RegistrarRefused")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console, Group, RenderableType
+from rich.segment import Segment, Segments
 from rich.text import Text
 
 from .. import words
@@ -19,15 +20,25 @@ def happening(item: Data) -> str:
 
 
 def watched(console: Console, status: Data, jobs: list[Data], lately: list[Data], problem: str) -> RenderableType:
-    """What fits on the terminal; what happened last is the last line."""
-    parts: list[RenderableType] = [status_screen(status)]
-    if problem:
-        parts = [plain(f"{problem}; what follows is how it stood before", "bold red"), *parts]
+    """What fits on the terminal; what happened last is the last line. The status gives way to a few lines of what
+    goes on."""
+
+    def lines(*parts: RenderableType) -> list[list[Segment]]:
+        return console.render_lines(Group(*parts), pad=False)
+
+    above = lines(plain(f"{problem}; what follows is how it stood before", "bold red")) if problem else []
+    stands = lines(status_screen(status))
+    below: list[RenderableType] = [Text("\nLately", style="bold")]
     if jobs:
-        parts += [Text("\nUnder way", style="bold"), *(_job(each) for each in jobs[-_JOBS_SHOWN:])]
-    parts.append(Text("\nLately", style="bold"))
-    room = max(console.height - len(console.render_lines(Group(*parts))), _LEAST_LATELY)
-    return Group(*parts, *(_line(each) for each in lately[-room:]))
+        below = [Text("\nUnder way", style="bold"), *(_job(each) for each in jobs[-_JOBS_SHOWN:]), *below]
+    going_on, happened = lines(*below), lines(*(_line(each) for each in lately[-console.height :]))
+    room = console.height - len(above) - len(going_on)
+    if len(stands) > (most := max(room - min(len(happened), _LEAST_LATELY), 1)):
+        more = f"and {len(stands) - most + 1} more lines: 'gatewayctl status'"
+        stands = [*stands[: most - 1], *lines(Text(more, style="dim", no_wrap=True))]
+    shown = happened[-max(room - len(stands), 1) :]
+    fitting = [*above, *stands, *going_on, *shown][-console.height :]
+    return Segments([each for line in fitting for each in (*line, Segment.line())])
 
 
 def _line(item: Data) -> Text:

@@ -68,6 +68,25 @@ def test_a_full_disk_under_standard_output_is_no_defect(ctl: Ctl, command: list[
     assert len(done.stderr.splitlines()) == 2
 
 
+def test_a_file_is_written_whole_or_not_at_all(ctl: Ctl, daemon: Daemon, tmp_path: Path) -> None:
+    file, partial = tmp_path / "kept", tmp_path / "kept.partial"
+    partial.symlink_to(tmp_path / "somebody-elses")
+    for command in ("export", "backup"):
+        ctl(command, str(file))
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+    before = file.read_bytes()
+    none = ["prlimit", "--fsize=0", *GATEWAYCTL]  # no byte goes into a file
+    full = subprocess.run([*none, "export", str(file)], capture_output=True, text=True, env=ctl.environment)
+    assert full.returncode == 74
+    assert full.stderr.startswith(f"gatewayctl: {file} cannot be written: File too large\n")
+    daemon.tell("fail OutputLost")
+    ctl("backup", str(file), code=74)
+    assert "cannot be written" in ctl("export", str(tmp_path / "no" / "such"), code=64)[1]
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
 def test_a_closed_stream_changes_nothing_for_the_others(ctl: Ctl, closed: str) -> None:
     """As cron and some supervisors start what they start."""
@@ -142,6 +161,8 @@ def test_a_device_is_bound_to_its_hardware(ctl: Ctl) -> None:
         (["device", "add", "a b"], 64, "is not a device id"),
         (["device", "add", "leaf", "--san", "x"], 64, "kind:value"),
         (["device", "add", "leaf", "--code-lifetime", "soon"], 64, "length of time"),
+        (["device", "add", "leaf", "--code-lifetime", "1s"], 64, "--code-lifetime takes from 60s to 90d, not '1s'"),
+        (["device", "list", "--expiring", "9999d"], 64, "--expiring takes from 0s to 3650d, not '9999d'"),
         (["device", "bind", "gw-1"], 64, "--manufacturer-serial, or --none"),
         (["device", "add", "leaf", "--manufacturer", "acme"], 64, "goes with --manufacturer-serial"),
         (["device", "add", "leaf", "--manufacturer-serial", "x" * 129], 64, "at most 128 characters"),

@@ -42,8 +42,11 @@ def daemon(bus: Bus) -> Iterator[Daemon]:
         yield running
 
 
-def doctor(bus: Bus, *arguments: str) -> tuple[int, str, str]:
+def doctor(bus: Bus, *arguments: str, powerless: bool = False) -> tuple[int, str, str]:
+    """``powerless``: without root's right to read all files."""
     command = [sys.executable, "-m", "gatewayd.control", "doctor", *arguments]
+    if powerless and os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
     environment = {**os.environ, "GATEWAYD_BUS": bus.address}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert "Traceback" not in done.stderr
@@ -97,3 +100,22 @@ def test_a_wrong_configuration_comes_first(bus: Bus, config: Path) -> None:
     assert "[gateway] device_id is missing" in out
     assert "→ Correct it" in out
     assert "? ca" in out
+
+
+def test_a_configuration_that_he_may_not_read_is_unknown_and_not_wrong(bus: Bus, daemon: Daemon, config: Path) -> None:
+    config.chmod(0o000)
+    code, out, _ = doctor(bus, "--config", str(config), "--json", powerless=True)
+    assert code == 0
+    found = findings(out)["configuration", "file"]
+    assert (found["verdict"], found["what"]) == ("unknown", f"{config} is not readable by you.")
+    daemon.stop()
+    code, out, _ = doctor(bus, "--config", str(config), "--json", powerless=True)
+    assert code == Area.DAEMON.exit_code
+    assert findings(out)["ca", "configured"]["remedy"] == "Run this as root."
+
+
+def test_it_looks_at_the_configuration_that_the_daemon_runs_with(bus: Bus, daemon: Daemon, config: Path) -> None:
+    daemon.tell(f"file {config}")
+    code, out, _ = doctor(bus, "--json")
+    assert code == 0
+    assert findings(out)["configuration", "file"]["what"] == f"{config} is well-formed."

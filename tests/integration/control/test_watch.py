@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -178,6 +179,31 @@ def test_a_crowd_of_changes_is_not_a_screen_each(bus: Bus, daemon: Daemon) -> No
                 seen += os.read(master, 65536)
         assert b"revoke of gw-1" in seen
         assert seen.count(b"Lately") < 150
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+    os.close(master)
+
+
+def test_on_a_small_terminal_the_status_gives_way_to_what_happens(bus: Bus, daemon: Daemon) -> None:
+    daemon.tell("troubles 10")
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (25, 80))
+    with watching(bus, stdout=slave) as process:
+        os.close(slave)
+        screen, end = "", time.monotonic() + 20
+        number = 0
+        while "device-" not in screen.rpartition("Lately")[2] and time.monotonic() < end:
+            number += 1
+            gdbus(bus.address, f"{GATEWAY1}.AddDevice", f"device-{number}", "{}")
+            while select.select([master], [], [], 0.3)[0]:
+                screen += os.read(master, 65536).decode("utf-8", "replace")
+        latest = re.split(r"\x1b\[H", screen)[-1]
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", latest).splitlines()
+        assert len(lines) <= 25
+        assert "gw-1" in lines[0]
+        assert "more lines: 'gatewayctl status'" in latest
+        assert any(line.startswith("Lately") for line in lines)
+        assert "device-" in lines[-1]
         process.send_signal(signal.SIGINT)
         process.wait(10)
     os.close(master)

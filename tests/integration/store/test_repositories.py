@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.core.listing import Wanted
+from gatewayd.core.measures import Left, left
 from gatewayd.core.model import (
     Binding,
     CredentialState,
@@ -321,6 +322,24 @@ async def test_the_latest_closed_revocations_come_first(store: SqliteStore) -> N
     await store.write(work)
     found = await store.read(lambda tx: tx.revocations.closed(2))
     assert [each.serial for each in found] == ["3", "2"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "wanted"), [(0, Left.EXPIRED), (2, Left.TENTH), (3, Left.THIRD), (9, Left.THIRD), (10, Left.MORE)]
+)
+async def test_a_fleet_is_counted_as_each_is_judged(store: SqliteStore, rest: int, wanted: Left) -> None:
+    one = replace(full_credential(), not_before=NOW - (30 - rest) * MINUTE, not_after=NOW + rest * MINUTE)
+    assert one.not_before is not None
+    assert one.not_after is not None
+
+    def work(tx: Tx) -> None:
+        tx.devices.add(device("gw", DeviceKind.GATEWAY))
+        tx.credentials.add(one)
+
+    await store.write(work)
+    fleet = await store.read(lambda tx: tx.credentials.fleet(NOW))
+    assert {each for each, count in fleet.counts.items() if count} == {wanted}
+    assert left(one.not_before, one.not_after, NOW) is wanted
 
 
 async def test_a_list_is_narrowed_down_by_what_is_written(store: SqliteStore) -> None:

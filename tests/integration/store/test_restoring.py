@@ -15,7 +15,7 @@ import pytest
 
 from gatewayd.core import audit
 from gatewayd.core.model import CredentialState, DeviceKind, DeviceState, Milestone, MilestoneProgress
-from gatewayd.errors import BackupUnusable, GatewayError, RestoreRefused, StoreInUse
+from gatewayd.errors import BackupUnusable, OutputLost, RestoreRefused, StoreInUse
 from gatewayd.store import backup
 from gatewayd.store.base import Tx
 from gatewayd.store.database import SqliteStore
@@ -267,6 +267,6 @@ def test_no_hash_of_a_code_is_in_it(path: Path) -> None:
 
 def test_no_room_for_it_is_said_and_leaves_nothing(path: Path) -> None:
     written(path, founded)
-    with open("/dev/full", "wb") as full, pytest.raises(GatewayError, match="No space left"):
+    with open("/dev/full", "wb") as full, pytest.raises(OutputLost, match="No space left"):
         backup.make(path, path.with_name("backup.partial"), full, NOW)
     assert not path.with_name("backup.partial").exists()
