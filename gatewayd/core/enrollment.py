@@ -21,8 +21,9 @@ from typing import Final
 
 from .model import Binding, Credential, Device, DeviceKind, DeviceState, EnrollmentCode, ManufacturerUse, San
 
-DEVICE_ID: Final = re.compile(r"[A-Za-z0-9\-.%_*?!(),:=@$']{1,64}")
-"""The hub's character set (iothub.md), at most the 64 characters that a CN holds (RFC 5280, ub-common-name)."""
+DEVICE_ID: Final = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9\-.%_*?!(),:=@$']{1,64}")
+"""The hub's character set (iothub.md), at most the 64 characters that a CN holds (RFC 5280, ub-common-name). Not ``.``
+or ``..``, which in the path of a URL mean something else."""
 
 SERIAL: Final = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
 """A hardware's serial number as it is believed and written: printable ASCII, without a space at its ends."""
@@ -165,9 +166,10 @@ def scope_refusal(device: Device | None, csr: CsrFacts) -> Refusal | None:
     return None
 
 
-def origin_refusal(origin: Origin, device: Device | None) -> Refusal | None:
+def origin_refusal(origin: Origin, device: Device | None, *, replaced: bool = False) -> Refusal | None:
     """None when this hardware speaks for ``device`` by itself: it is bound to it, or its manufacturer's rule names it
-    and nobody has bound it to other hardware."""
+    and nobody has bound it to other hardware. ``replaced``: whether new hardware was ever wanted for it; what a rule
+    names is the first."""
     if not origin.key_accepted:
         return Refusal.WEAK_ORIGIN
     if device is None:
@@ -175,7 +177,8 @@ def origin_refusal(origin: Origin, device: Device | None) -> Refusal | None:
     if device.state is DeviceState.REVOKED:
         return Refusal.REVOKED
     if device.binding is None:
-        return None if origin.manufacturer.names(device.device_id, origin.serial) else Refusal.NOT_BOUND
+        named = not replaced and origin.manufacturer.names(device.device_id, origin.serial)
+        return None if named else Refusal.NOT_BOUND
     if device.binding.void:
         return Refusal.BINDING_VOID
     return None if device.binding == origin.binding else Refusal.OTHER_HARDWARE

@@ -133,6 +133,12 @@ def is_shut(revocations: Iterable[Revocation], alive: Iterable[str], *, by_pin: 
     )
 
 
+def may_lift(revocations: Iterable[Revocation]) -> bool:
+    """Whether no revocation of the device (``revocations``: all of them) is on its way in the hub any more: without the
+    pin it would disable the new hardware."""
+    return all(is_done(each, Milestone.VERIFIED) for each in revocations if Milestone.VERIFIED in EXPECTED[each.scope])
+
+
 _AFTER_THE_PIN: Final = frozenset({Milestone.REPORTED, Milestone.DISABLED, Milestone.VERIFIED})
 
 

@@ -20,7 +20,7 @@ from ..errors import GatewayError, RestoreUnproven
 from ..keys.base import KeyStore, TokenObject
 from ..store.base import Store, Tx
 from ..store.restoring import RESTORED
-from . import generations, views
+from . import generations, revoking, views
 from .clock import Clock
 from .events import DAEMON, Alarm, Events
 
@@ -56,6 +56,9 @@ class AfterRestore:
 
     async def load(self) -> None:
         self.pending = bool(await self._store.read(lambda tx: tx.settings.get(RESTORED)))
+        if self.pending:
+            now = self._clock.now()
+            await self._store.write(lambda tx: revoking.report_open_later(tx, self._gateway_id, now))
 
     def require(self) -> None:
         """Before a leaf is given a certificate. Raises RestoreUnproven."""

@@ -92,7 +92,8 @@ def _by_hardware(tx: Tx, origin: Origin) -> Asker:
     device = known or tx.devices.get(origin.manufacturer.device_id(origin.serial))
     if known is None and tx.devices.is_void(origin.binding):  # its device has other hardware since
         raise EnrollmentDenied(Refusal.BINDING_VOID)
-    _refuse(rules.origin_refusal(origin, device), device)
+    replaced = device is not None and bool(tx.replacements.all(device.device_id))
+    _refuse(rules.origin_refusal(origin, device, replaced=replaced), device)
     assert device is not None
     if origin.manufacturer.with_code:
         raise CodeRefused("A one-time code has to come along with the manufacturer's certificate.")

@@ -124,7 +124,7 @@ class Replacements:
         """Whether the pin is still there. It is not put back: somebody with rights on the hub has taken it away, and a
         person has to know of it."""
         self._look_at[found.device_id] = self._clock.now() + _LOOK * (1 - self._clock.dice() / 5)
-        ours = await self._store.read(lambda tx: replacing.pinnable(tx, found.device_id))
+        ours = await self._store.read(lambda tx: replacing.pinnable(tx, found))
         try:
             with self._health.watch(self._health.registry):
                 await self._way.check_pin(found.device_id, ours)
@@ -165,13 +165,13 @@ class Replacements:
                 await self._move(begun, Event.DONE, evidence)
 
     async def _unpin(self, begun: Replacement) -> str:
-        ours = await self._store.read(lambda tx: replacing.pinnable(tx, begun.device_id))
+        ours = await self._store.read(lambda tx: replacing.pinnable(tx, begun))
         with self._health.watch(self._health.registry):
             return await self._way.unpin(begun.device_id, ours)
 
     async def _move(self, seen: Replacement, event: Event, evidence: str = "") -> Replacement | None:
-        """One step of the table; None when there is none to take: the replacement has been overtaken meanwhile, or one
-        more certificate was revoked since it was known how long the pin has to last."""
+        """One step of the table; None when there is none to take: the replacement has been overtaken meanwhile, one
+        more certificate was revoked since it was known how long the pin has to last, or one is not verified yet."""
         now = self._clock.now()
 
         def work(tx: Tx) -> tuple[Replacement | None, JournalEntry | None]:
@@ -183,6 +183,8 @@ class Replacements:
                 until = table.lift_at(tx.credentials.all(found.device_id), now)
                 if until > now:
                     tx.replacements.put(replace(found, lift_at=until))
+                    return None, None
+                if not table.may_lift(tx.revocations.all(found.device_id)):
                     return None, None
             state, _ = table.step(found.state, event)
             moved = replace(found, state=state, ended_at=now if state in table.FINAL else None)

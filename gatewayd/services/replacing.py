@@ -22,6 +22,7 @@ from ..core.model import (
     Replacement,
     ReplacementState,
     RevocationReason,
+    RevocationScope,
 )
 from ..core.replacement import Event
 from ..errors import GatewayError, NoReplacement, ReplacementUnfinished
@@ -189,9 +190,16 @@ def pinned(tx: Tx, credential: Credential, now: datetime) -> JournalEntry | None
     return entry
 
 
-def pinnable(tx: Tx, device_id: str) -> frozenset[str]:
-    """What a pin of ours may consist of: the latest certificates that are not revoked."""
-    latest = [each for each in tx.credentials.all(device_id) if each.state is not CredentialState.REVOKED][-_LATEST:]
+def pinnable(tx: Tx, found: Replacement) -> frozenset[str]:
+    """What a pin of ours may consist of: the latest certificates that are not revoked, or were by themselves since the
+    swap, when the device had a later one."""
+    device_id = found.device_id
+    alone = {each.serial for each in tx.revocations.all(device_id) if each.scope is RevocationScope.CERTIFICATE}
+    latest = [
+        each
+        for each in tx.credentials.all(device_id)
+        if each.state is not CredentialState.REVOKED or (each.serial in alone and each.generation > found.last_old)
+    ][-_LATEST:]
     return frozenset(each.thumbprint for each in latest if each.thumbprint)
 
 

@@ -70,7 +70,7 @@ def _revoke_expired(
 ) -> list[JournalEntry]:
     """Where all of a device's certificates have expired, the last one stands for it: the CA has nothing to revoke any
     more, but the hub's identity is to be disabled all the same."""
-    made = [each for each in tx.credentials.all(device_id) if each.not_after is not None]
+    made = [each for each in tx.credentials.all(device_id) if each.not_after is not None and not _is_alone(tx, each)]
     if not made or any(each.not_after is not None and each.not_after > now for each in made):
         return []
     last = made[-1]
@@ -84,6 +84,12 @@ def _revoke_expired(
     entry = JournalEntry(now, device_id, who, str(Milestone.REFUSED_HERE), "done", words)
     tx.journal.append(entry)
     return [entry, *revoked_at_ca(tx, last, "it has expired: there is nothing to revoke", who, now)]
+
+
+def _is_alone(tx: Tx, credential: Credential) -> bool:
+    """Whether it was revoked by itself, while its device went on with another: that gets no device disabled."""
+    found = tx.revocations.get(credential.device_id, credential.serial or "")
+    return found is not None and found.scope is RevocationScope.CERTIFICATE
 
 
 def revoke_certificate(
@@ -156,15 +162,29 @@ def add_revocation(
 
 
 def report_all_later(tx: Tx, device_id: str, now: datetime) -> None:
-    """What has not been reported of a device's revocations."""
+    """What has not been reported of a device's revocations. Idempotent."""
     by_serial = {each.serial: each for each in tx.credentials.all(device_id) if each.serial}
+    device = tx.devices.get(device_id)
+    goes_on = device is not None and device.state is DeviceState.ACTIVE
     for revocation in tx.revocations.all(device_id):
+        credential = by_serial.get(revocation.serial)
+        if credential is None and goes_on:
+            continue  # a report that does not say which certificate would disable the new hardware
         if revocation.scope is RevocationScope.DEVICE and not table.is_done(revocation, Milestone.REPORTED):
-            report_later(tx, revocation, by_serial[revocation.serial], now)
+            report_later(tx, revocation, credential, now)
 
 
-def report_later(tx: Tx, revocation: Revocation, credential: Credential, now: datetime) -> None:
-    """The message that reports it; once."""
+def report_open_later(tx: Tx, gateway_id: str, now: datetime) -> None:
+    """The messages that are missing: of a database that was damaged, only the records are taken over. What new hardware
+    of the gateway has to report waits for its pin."""
+    for device_id in {each.device_id for each in tx.revocations.open()}:
+        device = tx.devices.get(device_id)
+        if device is not None and not (device_id == gateway_id and device.state is DeviceState.REPLACING):
+            report_all_later(tx, device_id, now)
+
+
+def report_later(tx: Tx, revocation: Revocation, credential: Credential | None, now: datetime) -> None:
+    """The message that reports it; once. ``credential``: the revoked one, where it is on record."""
     tx.outbox.add(
         OutboxMessage(
             key=report.revocation_key(revocation),

@@ -99,7 +99,7 @@ def test_device_ids_of_the_hub(device_id: str) -> None:
     assert DEVICE_ID.fullmatch(device_id)
 
 
-@pytest.mark.parametrize("device_id", ["", "x" * 65, "a b", "a/b", "a\n", "ä", "a\0", "a+b"])
+@pytest.mark.parametrize("device_id", ["", "x" * 65, "a b", "a/b", "a\n", "ä", "a\0", "a+b", ".", ".."])
 def test_what_is_no_device_id(device_id: str) -> None:
     assert DEVICE_ID.fullmatch(device_id) is None
 

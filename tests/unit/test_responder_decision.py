@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatewayd.core.replacement import CLOCK_SKEW
 from gatewayd.upstream import report
 from gatewayd.upstream.answers import Status
 from gatewayd.upstream.base import HubIdentity
@@ -93,6 +94,29 @@ def test_any_message_is_read_or_ignored(system: dict[str, Any], body: Any) -> No
     for stamps in (system, STAMP):
         with suppress(Ignored):
             read(stamps, body)
+
+
+@pytest.mark.parametrize("device_id", ["\ud800", "..", "a/b", "x" * 65])
+def test_what_is_no_device_id_is_ignored(device_id: str) -> None:
+    with pytest.raises(Ignored):
+        read(STAMP, BODY | {"deviceId": device_id})
+    with pytest.raises(Ignored):
+        read(STAMP, BODY | {"serial": device_id})
+
+
+def test_words_of_a_device_do_not_get_into_an_identity() -> None:
+    assert read(STAMP, BODY | {"reason": "\ud800"}).reason == "unspecified"
+
+
+def test_any_time_may_be_named() -> None:
+    for moment in ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00+23:59"):
+        judge(read(STAMP, BODY | {"notAfter": moment}), GATEWAY, LEAF, NOW)
+
+
+def test_a_report_that_comes_when_the_pin_has_just_been_lifted_harms_nobody() -> None:
+    """Which is some minutes after the last revoked certificate has expired (core.replacement.CLOCK_SKEW)."""
+    soon_after = NOW + timedelta(days=31) + CLOCK_SKEW
+    assert judge(REQUEST, GATEWAY, LEAF, soon_after).status is Status.STALE
 
 
 def test_a_gateway_speaks_for_itself_and_its_children() -> None:

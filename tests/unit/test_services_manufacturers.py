@@ -156,6 +156,24 @@ async def test_a_stolen_device_does_not_come_back_by_its_manufacturers_certifica
     assert str(await refused(plant)) == Refusal.BINDING_VOID
 
 
+async def test_nor_where_a_rule_names_it_and_it_never_was_bound(plant: Plant) -> None:
+    """It has enrolled with a code alone, and only later was there a rule."""
+    code = await plant.add_leaf()
+    plant.origin = None
+    await plant.enrollments.enroll(request(code))
+    code = await plant.replace()
+    await plant.settle()
+    plant.origin = BY_RULE
+    assert str(await refused(plant)) == Refusal.NOT_BOUND
+    plant.origin = None
+    await plant.enrollments.enroll(request(code))
+    await plant.settle()
+    assert (await plant.device(LEAF)).state is DeviceState.ACTIVE
+    plant.origin = BY_RULE
+    await plant.pass_time(days=31)  # the new hardware was switched off
+    assert str(await refused(plant)) == Refusal.NOT_BOUND
+
+
 async def test_nor_as_another_device(plant: Plant) -> None:
     await add(plant)
     await enroll(plant)

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from gatewayd.core.enrollment import EnrollmentRequest
-from gatewayd.core.model import CredentialState, DeviceState, Replacement, ReplacementState, RevocationReason
+from gatewayd.core.model import (
+    CredentialState,
+    DeviceState,
+    Milestone,
+    Replacement,
+    ReplacementState,
+    RevocationReason,
+)
 from gatewayd.errors import (
     CodeRefused,
     DeviceHealthy,
@@ -213,6 +220,47 @@ async def test_the_pin_stays_for_a_certificate_that_is_revoked_later(plant: Plan
     assert found.lift_at is not None
     assert first.not_after is not None
     assert found.lift_at > first.not_after
+
+
+async def test_a_pin_is_ours_though_one_of_its_certificates_was_revoked_when_it_was_superseded(plant: Plant) -> None:
+    """Were it left in the hub, the next renewal would be shut out."""
+    await plant.pass_time(days=5)
+    await new_hardware(plant, await plant.replace())
+    first = await plant.current(LEAF)
+    assert first is not None
+    assert first.certificate is not None
+    assert first.not_after is not None
+    await plant.pass_time(days=22)
+    await plant.enrollments.enroll(request(certificate=first.certificate))
+    superseded = await plant.read(lambda tx: tx.credentials.get(LEAF, first.generation))
+    assert superseded is not None
+    now = plant.clock.now()
+    await plant.write(lambda tx: revoking.revoke_certificate(tx, superseded, RevocationReason.SUPERSEDED, "crl", now))
+    await plant.pass_time(minutes=11)
+    assert not await pins_lost(plant)
+    plant.clock.time = first.not_after
+    await plant.pass_time(minutes=6)
+    assert (await swap(plant)).state is ReplacementState.LIFTED
+    assert plant.registry.identities[LEAF].authentication_type == "certificateAuthority"
+
+
+async def test_a_pin_outlasts_a_revocation_that_is_not_verified_yet(plant: Plant) -> None:
+    """As the gateway's own may be where a responder carries it out: without the pin it would hit the new hardware."""
+    await plant.pass_time(days=5)
+    await new_hardware(plant, await plant.replace())
+    end = (await swap(plant)).lift_at
+    assert end is not None
+    (old,) = await plant.all_revocations(LEAF)
+    progress = dict(old.progress)
+    del progress[Milestone.VERIFIED]
+    late = dataclasses.replace(old, serial="1a7e", progress=progress)
+    await plant.write(lambda tx: tx.revocations.add(late))
+    plant.clock.time = end
+    await plant.replacements.round()
+    assert (await swap(plant)).state is ReplacementState.PINNED
+    await plant.write(lambda tx: tx.revocations.put(dataclasses.replace(late, progress=old.progress)))
+    await plant.replacements.round()
+    assert (await swap(plant)).state is ReplacementState.LIFTED
 
 
 async def test_a_crash_while_the_pin_is_lifted(plant: Plant) -> None:

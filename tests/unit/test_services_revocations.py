@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from gatewayd.core.model import CredentialState as S
-from gatewayd.core.model import DeviceState, Milestone, Revocation
+from gatewayd.core.model import DeviceState, Milestone, Revocation, RevocationReason
 from gatewayd.core.revocation import is_closed, is_done
 from gatewayd.errors import GatewayError, HubThrottled, HubUnreachable, IssuerUnreachable, RegistrarRefused, StoreBroken
+from gatewayd.services import revoking
+from gatewayd.services.after_restore import AfterRestore
+from gatewayd.store.base import Tx
+from gatewayd.store.restoring import RESTORED
+from gatewayd.upstream import report
 from tests.support.plant import GATEWAY, LEAF, Plant, Someone, request
 
 
@@ -240,6 +247,31 @@ async def test_a_device_whose_certificates_have_all_expired_is_disabled_all_the_
     assert len(await plant.all_revocations(LEAF)) == 1
 
 
+async def test_so_it_is_where_an_earlier_one_is_alive_that_was_revoked_by_itself(plant: Plant) -> None:
+    """The hub lets that one in, and nothing else would get the device disabled."""
+    first = await plant.current(LEAF)
+    assert first is not None
+    assert first.not_after is not None
+    await plant.pass_time(days=25)
+    await plant.enrollments.enroll(request(certificate=first.certificate))
+    second = await plant.current(LEAF)
+    assert second is not None
+    now = plant.clock.now()
+
+    def work(tx: Tx) -> None:
+        alive = tx.credentials.get(LEAF, first.generation)
+        assert alive is not None
+        alive = replace(alive, not_after=now + timedelta(days=400))  # it was given a longer life
+        tx.credentials.put(alive)
+        revoking.revoke_certificate(tx, alive, RevocationReason.SUPERSEDED, "crl", now)
+
+    await plant.write(work)
+    await plant.pass_time(days=31)
+    await plant.revoke()
+    await plant.settle()
+    assert plant.registry.enabled(LEAF) is False
+
+
 async def test_such_a_device_is_replaced_as_any_other(plant: Plant) -> None:
     await plant.pass_time(days=31)
     code = await plant.replace()
@@ -248,3 +280,37 @@ async def test_such_a_device_is_replaced_as_any_other(plant: Plant) -> None:
     await plant.enrollments.enroll(request(code))
     assert (await plant.device(LEAF)).state is DeviceState.ACTIVE
     assert plant.registry.enabled(LEAF) is True
+
+
+async def test_after_a_restore_a_report_that_was_lost_with_the_damaged_database_is_written_anew(plant: Plant) -> None:
+    """Records are taken over from what could be read of it, messages are not; and a responder waits for the report."""
+    await plant.settle()
+    plant.link.faults.fail("send", HubUnreachable("no PUBACK"), times=1000)
+    await plant.revoke()
+    await plant.settle()
+    lost = await the_one(plant)
+    assert missing(lost) == {Milestone.REPORTED}
+    key = report.revocation_key(lost)
+
+    def restore(tx: Tx) -> None:
+        message = tx.outbox.get(key)
+        assert message is not None
+        tx.outbox.put(replace(message, sent_at=plant.clock.now()))
+        tx.outbox.purge(plant.clock.now() + timedelta(seconds=1))
+        assert tx.outbox.get(key) is None
+        tx.settings.set(RESTORED, "{}")
+
+    await plant.write(restore)
+    restored = AfterRestore(
+        store=plant.store,
+        clock=plant.clock,
+        events=plant.events,
+        keys=plant.keys,
+        gateway_id=GATEWAY,
+        heard=lambda: False,
+        ring=lambda: None,
+    )
+    await restored.load()
+    message = await plant.read(lambda tx: tx.outbox.get(key))
+    assert message is not None
+    assert message.sent_at is None

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from ...core.enrollment import DEVICE_ID
+from ...core.model import RevocationReason
 from .. import report
 
 STAMPS: Final = (
@@ -26,6 +28,8 @@ _MOST_REPLACED: Final = 64
 """Certificates: a gateway holds a few at a time."""
 _THUMBPRINT: Final = re.compile(r"[0-9a-f]{64}")
 """SHA-256."""
+_REASONS: Final = tuple(each.value for each in RevocationReason)
+_SERIAL: Final = re.compile(r"[0-9a-fA-F]{0,64}")
 
 
 class Ignored(Exception):
@@ -73,7 +77,12 @@ def read(system: Mapping[str, Any], body: Any) -> Request:
     kind, device_id, serial = (body.get(name) for name in ("type", "deviceId", "serial"))
     if kind not in _KINDS:
         raise Ignored(f"what {speaker} says is none of: {', '.join(_KINDS)}")
-    if not (isinstance(device_id, str) and device_id and isinstance(serial, str)):
+    if not (
+        isinstance(device_id, str)
+        and DEVICE_ID.fullmatch(device_id)
+        and isinstance(serial, str)
+        and _SERIAL.fullmatch(serial)
+    ):
         raise Ignored(f"what {speaker} says names no device, or no certificate")
     thumbprint, reason = body.get("thumbprint"), body.get("reason")
     request = Request(
@@ -84,7 +93,8 @@ def read(system: Mapping[str, Any], body: Any) -> Request:
         serial=serial,
         thumbprint=thumbprint.lower() if isinstance(thumbprint, str) else None,
         not_after=_time(body.get("notAfter")),
-        reason=reason if isinstance(reason, str) else "unspecified",
+        # It goes into the identity, and a device may have written anything.
+        reason=reason if reason in _REASONS else RevocationReason.UNSPECIFIED.value,
         certificate=_bytes(body.get("certificate")),
     )
     if kind in (report.PIN, report.UNPIN):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from ...errors import GatewayError
+from ...errors import GatewayError, Internal
 from .. import answers, report
 from .. import identity as identities
 from ..answers import Answer, Status
@@ -86,11 +86,20 @@ class Responder:
 
     async def handle(self, messages: Iterable[Message]) -> list[Outcome]:
         """Act on each and answer; never raises for what a message holds. In the order of the messages."""
-        requests = [_read(each) for each in messages]
+        requests = [_read(message) for message in messages]
         speakers = _Once(self._registry.get)
         # The same request may be there twice, and two of them at a time would only be in each other's way.
-        unique = {request for request in requests if isinstance(request, Request)}
-        done = dict(zip(unique, await asyncio.gather(*(self._act(each, speakers) for each in unique)), strict=True))
+        by_device: defaultdict[str, list[Request]] = defaultdict(list)
+        for each in dict.fromkeys(request for request in requests if isinstance(request, Request)):
+            by_device[each.device_id].append(each)
+        done: dict[Request, Outcome] = {}
+
+        async def in_order(said: list[Request]) -> None:
+            # What is said last of a device holds: an identity is not created after its certificate was revoked.
+            for request in said:
+                done[request] = await self._act(request, speakers)
+
+        await asyncio.gather(*(in_order(said) for said in by_device.values()))
         lost = await self._tell(outcome for outcome in done.values() if outcome.answer is not None)
         outcomes = []
         for request in requests:
@@ -138,6 +147,9 @@ class Responder:
                     found = await self._registry.converge(request.device_id, change)
         except GatewayError as error:
             return Outcome(request, verdict, error=error)
+        except Exception as error:
+            log.exception("%s of %s failed unexpectedly", request.kind, request.device_id)
+            return Outcome(request, verdict, error=Internal(f"{request.kind} failed: {type(error).__name__}."))
         if verdict.act is Act.IGNORE or verdict.status is None:
             return Outcome(request, verdict)
         answer = Answer(

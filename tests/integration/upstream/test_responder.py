@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import threading
@@ -17,10 +18,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from gatewayd.errors import HubUnreachable
+from gatewayd.errors import HubUnreachable, Internal
 from gatewayd.pki import pem
 from gatewayd.upstream import answers
 from gatewayd.upstream.answers import Status
+from gatewayd.upstream.base import HubIdentity
 from gatewayd.upstream.registry import HubRegistry
 from gatewayd.upstream.responder.decision import Act
 from gatewayd.upstream.responder.message import Request
@@ -91,6 +93,47 @@ async def test_it_disables_reads_back_and_answers_all_in_one_write(
     parent = await registry.get(gateway)
     assert parent is not None
     assert created.scope == parent.own_scope != ""
+
+
+async def test_what_is_said_of_a_device_is_done_in_its_order(
+    registry: HubRegistry, twins: HubTwins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have waited for the responder; an identity made after the revocation would let its certificate in."""
+    gateway, _ = await family(registry, "order")
+    messages = [await said(registry, gateway, "late", type="enrollment"), await said(registry, gateway, "late")]
+    read, looks = registry.get, 0
+
+    async def get(device_id: str) -> HubIdentity | None:
+        nonlocal looks
+        found = await read(device_id)
+        looks += device_id == "late"
+        if looks == 1:
+            await asyncio.sleep(0.2)  # so that whatever goes side by side overtakes it
+        return found
+
+    monkeypatch.setattr(registry, "get", get)
+    await Responder(registry, twins).handle(messages)
+    identity = await registry.get("late")
+    assert identity is not None
+    assert not identity.enabled
+
+
+async def test_a_message_that_cannot_be_seen_to_holds_up_no_other(
+    lab: Lab, registry: HubRegistry, twins: HubTwins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, leaf = await family(registry, "poison")
+    messages = [await said(registry, gateway, "odd"), await said(registry, gateway, leaf)]
+    read = registry.get
+
+    async def get(device_id: str) -> HubIdentity | None:
+        if device_id == "odd":
+            raise OverflowError
+        return await read(device_id)
+
+    monkeypatch.setattr(registry, "get", get)
+    odd, good = await Responder(registry, twins).handle(messages)
+    assert isinstance(odd.error, Internal)
+    assert (good.verdict.act, good.error) == (Act.DISABLE, None)
 
 
 async def test_a_gateway_that_reports_itself_is_disabled_and_not_answered(
