@@ -34,7 +34,7 @@ GROUPS = ("gatewayd-operators", "gatewayd-technicians")
 @click.option(
     "--config",
     metavar="FILE",
-    help=f"The daemon's configuration: if not this one, what it runs with, or {DEFAULT}.",
+    help=f"The daemon's configuration; unless given, the file that it runs with, or {DEFAULT}.",
 )
 @as_json
 @click.pass_obj
