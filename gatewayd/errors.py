@@ -633,7 +633,7 @@ class RestoreRefused(GatewayError):
 
 
 class RestoreUnproven(GatewayError):
-    """After a restore, what the CA has revoked since the backup is not known yet."""
+    """After a restore or a take-over, what the CA has revoked since the backup or the export is not known yet."""
 
     fault = Fault.PEER
     recoverable = True

@@ -154,6 +154,7 @@ class Front:
                 anchors=parts.anchors,
                 gateway_id=parts.id,
                 ring=requests.ring,
+                taken_over=parts.taken_over,
             ),
         )
         self.control = ControlService(self.operations, settings.control, parts.id)

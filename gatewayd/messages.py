@@ -69,7 +69,7 @@ EVENTS: Final = MappingProxyType(
             "The token holds a newer key of the gateway's than the restored database knows",
             "It is taken up by itself. Nothing is to be done.",
         ),
-        "restore proven": ("It is known again what was revoked since the backup", _NOTHING),
+        "restore proven": ("It is known again what was revoked since the backup, or the export", _NOTHING),
         "refused-here": ("A certificate is refused here from now on", _NOTHING),
         "revoked-at-ca": ("A certificate is revoked at the CA", _NOTHING),
         "reported": ("A revocation was reported to the hub", _NOTHING),

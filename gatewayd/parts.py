@@ -253,6 +253,11 @@ class Parts:
             refresh=synchronised.refresh if settings.clock.trust_kernel else None,
         )
 
+    def taken_over(self) -> None:
+        """New hardware of the gateway: what was revoked since the export has to be heard first."""
+        self.sources.hear_anew()
+        self.after_restore.taken_over()
+
     def judge_peers(self, context: ssl.SSLContext) -> None:
         """With a wrong clock, as of the time that has certainly come: the hub and the leaves are let in and the link
         goes on."""

@@ -1,4 +1,5 @@
-"""After a restore without the database that was lost: what came since the backup is found again.
+"""After a restore without the database that was lost, and on new hardware that has taken over an export: what came
+since the backup is found again.
 
 Two things are: keys in the token that are newer than the records (the newest becomes the next generation, under its own
 number, so that no older one is taken for the latest), and what the CA has revoked since. Until every source of
@@ -27,6 +28,7 @@ from .events import DAEMON, Alarm, Events
 log = logging.getLogger(__name__)
 
 _LOOK: Final = 2.0
+_LONGEST_SLEEP: Final = 3600.0
 _COME_BACK: Final = 30.0
 """Seconds."""
 
@@ -60,17 +62,23 @@ class AfterRestore:
             now = self._clock.now()
             await self._store.write(lambda tx: revoking.report_open_later(tx, self._gateway_id, now))
 
+    def taken_over(self) -> None:
+        """New hardware of the gateway has taken over an export, which tells as little of what came after it as a backup
+        does. It has written down RESTORED."""
+        self.pending = True
+        self._alarm.ring()
+
     def require(self) -> None:
         """Before a leaf is given a certificate. Raises RestoreUnproven."""
         if self.pending:
             raise RestoreUnproven(
-                "The database was restored: what was revoked since the backup is not known yet.",
+                "What was revoked since the backup, or the export, is not known yet.",
                 retry_after=_COME_BACK,
             )
 
     def waiting(self) -> list[dict[str, Any]]:
         """For status."""
-        words = "Leaves get no certificates: what was revoked since the backup is not known yet."
+        words = "Leaves get no certificates: what was revoked since the backup, or the export, is not known yet."
         return [views.waiting(words, RestoreUnproven)] if self.pending else []
 
     async def adopt_keys(self) -> None:
@@ -113,15 +121,13 @@ class AfterRestore:
         return [entry]
 
     async def run(self) -> None:
-        """Until all was heard."""
-        while self.pending:
+        while True:
             try:
-                if self._heard():
+                if self.pending and self._heard():
                     await self._end()
-                    return
             except GatewayError as error:
                 log.warning("after the restore: %s", error)
-            await self._alarm.sleep(_LOOK)
+            await self._alarm.sleep(_LOOK if self.pending else _LONGEST_SLEEP)
 
     async def _end(self) -> None:
         words = "every source of revocations was heard since"

@@ -83,8 +83,12 @@ class Sources:
         self._watch.take_up(interval, settings.crl_urls, follow=settings.distribution_points)
 
     def heard(self) -> bool:
-        """Whether every source has been looked at since the start, with success, and what it said is acted on."""
+        """Whether every source has been looked at since the start, or since ``hear_anew``, with success, and what it
+        said is acted on."""
         return self._watch.heard()
+
+    def hear_anew(self) -> None:
+        self._watch.hear_anew()
 
     def loops(self) -> Iterable[Coroutine[Any, Any, None]]:
         self._directory.mkdir(mode=0o700, exist_ok=True)

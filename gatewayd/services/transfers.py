@@ -14,6 +14,7 @@ from ..core.transfer import Bundle
 from ..errors import AdoptionRefused, CertificateUnacceptable, InvalidArgument, NotBootstrapped
 from ..pki import sealed
 from ..store.base import Store, Tx
+from ..store.restoring import RESTORED
 from ..upstream.base import LinkCredential
 from . import handover
 from .anchors import Anchors
@@ -36,7 +37,9 @@ class Transfers:
         anchors: Anchors,
         gateway_id: str,
         ring: Callable[[], None],
+        taken_over: Callable[[], None] = lambda: None,
     ) -> None:
+        """``taken_over``: what was revoked since the export is not known yet."""
         self._store = store
         self._clock = clock
         self._events = events
@@ -44,6 +47,7 @@ class Transfers:
         self._anchors = anchors
         self._gateway_id = gateway_id
         self._ring = ring
+        self._taken_over = taken_over
 
     async def export(self, who: str) -> str:
         """Signed with the gateway's present key. Raises NotBootstrapped, and what the token raises."""
@@ -87,9 +91,12 @@ class Transfers:
         def work(tx: Tx) -> list[JournalEntry]:
             entries = handover.take_over(tx, bundle, why, who, now)
             tx.settings.set(_ADOPTED, digest)
+            tx.settings.set(RESTORED, json.dumps({"export": bundle.created_at.isoformat(), "at": now.isoformat()}))
             return entries
 
-        self._events.publish(*await self._store.write(work))
+        entries = await self._store.write(work)
+        self._taken_over()
+        self._events.publish(*entries)
         self._ring()
 
     def _read(self, text: str, now: datetime) -> Bundle:

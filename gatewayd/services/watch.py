@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -98,11 +98,18 @@ class Watch:
         self._followed = False
 
     def heard(self) -> bool:
-        """Whether every source has been looked at since the start, with success, and what it said is acted on."""
+        """Whether every source has been looked at since the start, or since ``hear_anew``, with success, and what it
+        said is acted on."""
         return self._followed and all(
             each.latest is not None and each.latest.settled and each.latest.error is None
             for each in self._watched.values()
         )
+
+    def hear_anew(self) -> None:
+        """What was heard so far does not count any more: there is more on record. A look that is under way neither."""
+        self._followed = False
+        self._watched = {name: replace(each, latest=None, next_look_at=None) for name, each in self._watched.items()}
+        self._alarm.ring()
 
     def take_up(self, interval: timedelta, crl_urls: Iterable[str], *, follow: bool) -> None:
         """These hold from now on; a look that is under way goes on."""

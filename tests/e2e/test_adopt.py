@@ -61,7 +61,9 @@ def adopt(new: Stage, file: Path, *more: str, check: bool = True) -> Any:
 
 
 def moved(leaf: Leaf, new: Stage) -> Leaf:
-    """It enrolls at the same URL; only the test's own handle is another one."""
+    """It enrolls at the same URL; only the test's own handle is another one. As soon as it is known what was revoked
+    since the export."""
+    new.wait_for("what was revoked since", lambda: "RestoreUnproven" not in new.ctl("status", "--json").stdout or None)
     leaf.est_url = new.ctl_json("status")["est"]["url"]
     return leaf
 

@@ -99,6 +99,23 @@ async def test_one_that_hangs_is_not_in_the_others_way() -> None:
     slow.hangs.set()
 
 
+async def test_to_be_heard_anew_a_source_is_looked_at_once_more_whatever_a_look_that_was_under_way_says() -> None:
+    source = FakeSource("list")
+    watching = Watching(source)
+    await watching.round()
+    assert watching.watch.heard()
+    source.hangs = asyncio.Event()
+    await watching.round(hours=1)
+    watching.watch.hear_anew()
+    assert not watching.watch.heard()
+    source.hangs.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (source.looks, watching.watch.heard()) == (2, False)
+    await watching.round()
+    assert (source.looks, watching.watch.heard()) == (3, True)
+
+
 async def test_a_failure_is_shown_retried_sooner_and_ends_in_staleness() -> None:
     source = FakeSource("list")
     watching = Watching(source)
