@@ -16,7 +16,7 @@ from .base import Caller, Data, Operations, Work
 from .jobs import Jobs
 from .objects import job_path, variants
 from .variants import from_mapping, from_mappings, text
-from .wrapper import MAX_ANSWER, takes_file
+from .wrapper import MAX_LIST, takes_file
 
 Given = dict[str, Any]
 
@@ -54,7 +54,7 @@ class GatewayObject:
         options = Options(given)
         wanted = options.wanted()
         options.end()
-        found = await self._operations.device_list(wanted, MAX_ANSWER)
+        found = await self._operations.device_list(wanted, MAX_LIST)
         answer = await asyncio.to_thread(from_mappings, found)  # thousands would hold up the loop
         if len(found) > _MANY:
             loop = asyncio.get_running_loop()

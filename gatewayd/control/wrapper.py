@@ -40,6 +40,9 @@ MAX_CALLS = 256
 MAX_ANSWER = 24 * 1024 * 1024
 """Bytes of an answer as GLib packs it, which D-Bus makes a fifth more of. The system bus takes 32 MB
 (dbus-daemon(1), max_message_size), and throws whoever sends more off the bus."""
+MAX_LIST = MAX_ANSWER // 2
+"""The same for a list of devices: while it is packed it takes some 18 times its size in memory, and the unit has 512 MB
+in all."""
 MAX_READS = 128
 """With as many under way no read is taken on any more: those who only look cannot shut out those who act."""
 
