@@ -1,7 +1,12 @@
-"""For all tests: Hypothesis measures no time, because how long one example takes says more about the machine."""
+"""For all tests: Hypothesis measures no time, because how long one example takes says more about the machine; and what
+they start takes Ctrl-C, even where the tests themselves run in a shell's background, which ignores it."""
+
+import signal
 
 import pytest
 from hypothesis import settings
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
