@@ -71,7 +71,7 @@ class Enrollments:
         policies: RenewalPolicies,
         anchors: Callable[[], tuple[x509.Certificate, ...]],
         answer_within: float,
-        hold: Callable[[], None] = lambda: None,
+        hold: Callable[[], None],
         origin_of: Callable[[EnrollmentRequest, datetime], Origin | None] = lambda request, now: None,
     ) -> None:
         """``hold`` raises while nobody may be given a certificate; ``origin_of``: what a request's client certificate

@@ -37,7 +37,7 @@ class Transfers:
         anchors: Anchors,
         gateway_id: str,
         ring: Callable[[], None],
-        taken_over: Callable[[], None] = lambda: None,
+        taken_over: Callable[[], None],
     ) -> None:
         """``taken_over``: what was revoked since the export is not known yet."""
         self._store = store

@@ -182,6 +182,7 @@ class Plant:
         )
         self.outbox = Outbox(**common, events=self.events, link=self.link)
         self.enrollments = Enrollments(
+            hold=lambda: None,
             **common,
             events=self.events,
             engine=self.engine,
@@ -231,6 +232,7 @@ class Plant:
             **common, events=self.events, reader=self.reader, swaps=swaps, gateway_id=GATEWAY, url=lambda: None
         )
         self.transfers = Transfers(
+            taken_over=lambda: None,
             **common,
             events=self.events,
             steps=self.steps,

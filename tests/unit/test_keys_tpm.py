@@ -26,10 +26,11 @@ def answer(failures: int, allowed: int, seconds: int, *, code: int = 0) -> bytes
     ],
 )
 def test_the_tries_that_are_left(said: bytes, made_of_it: Lockout | None, tmp_path: Path) -> None:
-    """The TPM is a command that says this whatever it is asked."""
+    """The TPM is a command that hears the 22 bytes of the question out, and says this whatever it was."""
     file = tmp_path / "answer"
     file.write_bytes(said)
-    assert lockout({"TPM2_PKCS11_TCTI": f"cmd:exec cat {file}", "TSS2_LOG": "all+none"}) == made_of_it
+    tpm = f"cmd:head -c 22 >/dev/null; exec cat {file}"
+    assert lockout({"TPM2_PKCS11_TCTI": tpm, "TSS2_LOG": "all+none"}) == made_of_it
 
 
 @pytest.mark.parametrize("tcti", ["nonsense:", "swtpm:port=1", "device:/nonexistent"])

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd import errors
-from gatewayd.core.enrollment import new_code
+from gatewayd.core.enrollment import DEVICE_ID, new_code
 from gatewayd.errors import CodeRefused, CsrInvalid, GatewayError
 from gatewayd.leaf import wire
 from gatewayd.leaf.wire import Refused, Resource
 from gatewayd.pki import csr
 
 LABELS = ("plant",)
-DEVICE_IDS = st.from_regex(r"[A-Za-z0-9\-.%_*?!(),:=@$']{1,64}", fullmatch=True)
+DEVICE_IDS = st.from_regex(DEVICE_ID, fullmatch=True)
 
 
 def basic(text: bytes) -> str:

@@ -109,6 +109,7 @@ async def test_a_slow_ca_does_not_keep_the_leaf_on_the_line_and_a_client_that_le
 ) -> None:
     impatient = Enrollments(
         store=plant.store,
+        hold=lambda: None,
         clock=plant.clock,
         events=plant.events,
         engine=plant.engine,
